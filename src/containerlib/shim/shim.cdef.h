@@ -264,6 +264,7 @@ enum cl_msg_type
   CL_MSG_RESTART,      /* arg: grace in ms, as CL_MSG_STOP */
   CL_MSG_POLICY,       /* payload: int32 policy, int32 maximum */
   CL_MSG_DETACH,
+  CL_MSG_WATCH,        /* arg: 1 send CL_MSG_GREW, 0 no more */
   /* from the monitor */
   CL_MSG_STDOUT = 64,  /* payload: bytes; what a terminal prints comes here too */
   CL_MSG_STDERR,
@@ -272,6 +273,7 @@ enum cl_msg_type
   CL_MSG_EXITED,       /* arg: exit code; payload: struct cl_state */
   CL_MSG_ENDED,        /* the monitor is about to leave: nothing restarts */
   CL_MSG_ACK,          /* arg: 0 or errno */
+  CL_MSG_GREW,         /* the log has grown; one may be dropped when the client is slow */
   CL_MSG_TERMINAL,     /* exec: the terminal's descriptor rides along */
 };
 

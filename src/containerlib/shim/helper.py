@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""
+Starting the static helper ``containerlib-init``.
+
+The helper runs from a sealed memory copy, never from its file: whatever runs
+in a container can at most reach the copy through ``/proc/PID/exe``, and the
+seals refuse every write (CVE-2019-5736).  Python itself is never forked, so
+the cost does not depend on its size, and no Python runs between fork and exec.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import attrs
+
+from containerlib.errors import KernelError, NotSupported
+from containerlib.shim._shim import ffi, lib
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+F_SEAL_EXEC = 0x0020  # linux/fcntl.h, Linux 6.3
+MFD_EXEC = 0x0010  # linux/memfd.h, Linux 6.3
+
+_lock = threading.Lock()
+_helper_fd = -1
+
+
+def helper_fd() -> int:
+    """
+    A descriptor of this process's sealed copy of the helper.
+    """
+    global _helper_fd  # noqa: PLW0603  # one copy a process
+    if _helper_fd >= 0:
+        return _helper_fd
+    with _lock:
+        if _helper_fd < 0:
+            _helper_fd = _seal_copy()
+    return _helper_fd
+
+
+def _seal_copy() -> int:
+    """
+    Copy the installed helper into a memfd and seal it.
+    """
+    path = resources.files("containerlib") / "shim" / "_bin" / "containerlib-init"
+    with resources.as_file(path) as file:
+        data = file.read_bytes()
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        fd = os.memfd_create("containerlib-init", flags | MFD_EXEC)
+    except OSError:  # kernels before 6.3 do not know MFD_EXEC
+        fd = os.memfd_create("containerlib-init", flags)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fchmod(fd, 0o555)
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        try:
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals | F_SEAL_EXEC | fcntl.F_SEAL_SEAL)
+        except OSError:  # before 6.3 there is no F_SEAL_EXEC
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals | fcntl.F_SEAL_SEAL)
+        # A descriptor opened for reading: "text file busy" is for writers.
+        reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(fd)
+    return reader
+
+
+@attrs.define(eq=False)
+class Child:
+    """
+    A process started by :func:`spawn`: its pid, and a pidfd that cannot be
+    mistaken for another process.
+
+    Never waits with ``waitpid(-1)`` and needs no SIGCHLD handler.
+    """
+
+    pid: int
+    pidfd: int
+    status: int | None = None
+
+    def poll(self) -> int | None:
+        """
+        The wait status once the process has ended, else None.
+        """
+        return self._wait(os.WEXITED | os.WNOHANG)
+
+    def wait(self) -> int:
+        """
+        Wait for the end: the exit code, or minus the signal's number.
+        """
+        status = self._wait(os.WEXITED)
+        assert status is not None
+        return status
+
+    def _wait(self, options: int) -> int | None:
+        if self.status is None:
+            try:
+                info = os.waitid(os.P_PIDFD, self.pidfd, options)
+            except ChildProcessError:
+                # Somebody waited for all children of this process.
+                self.status = 255
+            else:
+                if info is None:
+                    return None
+                exited = info.si_code == os.CLD_EXITED
+                self.status = info.si_status if exited else -info.si_status
+            self.close()
+        return self.status
+
+    def close(self) -> None:
+        """
+        Give the pidfd back; the process goes on.
+        """
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+def spawn(argv: Sequence[str | bytes], *, fds: Sequence[int], env: Sequence[str] = ()) -> Child:
+    """
+    Start the helper with *argv*; descriptor ``i`` of it is ``fds[i]``.
+
+    -1 stands for /dev/null among the first three and for closed above.  No
+    other descriptor is passed on, and *env* is the whole environment.
+    """
+    arguments = [ffi.new("char[]", os.fsencode(word)) for word in argv]
+    variables = [ffi.new("char[]", os.fsencode(word)) for word in env]
+    c_argv = ffi.new("char *[]", [*arguments, ffi.NULL])
+    c_env = ffi.new("char *[]", [*variables, ffi.NULL])
+    error = ffi.new("struct cl_error *")
+    pid = lib.cl_spawn(helper_fd(), c_argv, c_env, list(fds), len(fds), error)
+    if pid < 0:
+        text = ffi.string(error.msg).decode(errors="replace")
+        raise KernelError(text, errno=error.code, stage="spawn", path=os.fsdecode(argv[0]))
+    try:
+        # Nobody else waits for this pid yet, so it cannot have been reused.
+        pidfd = os.pidfd_open(pid)
+    except OSError as problem:
+        os.waitpid(pid, 0)
+        message = "pidfd_open is refused here; containerlib needs Linux 5.3 or an outer seccomp profile that allows it"
+        raise NotSupported(message) from problem
+    return Child(pid, pidfd)
+
+
+def run_helper(argv: Sequence[str | bytes], *, fds: Sequence[int]) -> int:
+    """
+    Start the helper, wait for it and return its exit status.
+    """
+    return spawn(argv, fds=fds).wait()
