@@ -12,6 +12,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .build import build_config as build_config
+    from .build import update_config as update_config
+    from .config import ContainerConfig as ContainerConfig
+    from .environment import parse_environment as parse_environment
+    from .environment import parse_labels as parse_labels
+    from .inspect import ContainerState as ContainerState
+    from .inspect import HealthResult as HealthResult
+    from .inspect import container_document as container_document
+    from .mounts import parse_volumes as parse_volumes
+    from .names import random_name as random_name
+    from .options import ContainerOptions as ContainerOptions
+    from .options import UpdateOptions as UpdateOptions
+    from .parsing import parse_command as parse_command
+    from .parsing import parse_detach_keys as parse_detach_keys
+    from .parsing import parse_name as parse_name
+    from .parsing import parse_platform as parse_platform
+    from .parsing import parse_pull_policy as parse_pull_policy
+    from .parsing import parse_working_dir as parse_working_dir
     from .quantities import parse_bytes as parse_bytes
     from .quantities import parse_duration as parse_duration
     from .quantities import parse_integer as parse_integer
@@ -23,6 +41,9 @@ if TYPE_CHECKING:
     from .results import LogLine as LogLine
     from .results import ProcessInfo as ProcessInfo
     from .results import Stats as Stats
+    from .security import SecurityOptions as SecurityOptions
+    from .security import parse_user as parse_user
+    from .security import sysctl_path as sysctl_path
     from .values import BlkioConfig as BlkioConfig
     from .values import Device as Device
     from .values import Healthcheck as Healthcheck
@@ -33,8 +54,54 @@ if TYPE_CHECKING:
     from .values import Ulimit as Ulimit
 
 _MODULES = {
-    "quantities": ("parse_bytes", "parse_duration", "parse_integer", "parse_signal", "signal_name"),
-    "results": ("Completed", "Feature", "HostInfo", "LogLine", "ProcessInfo", "Stats"),
+    "build": (
+        "build_config",
+        "update_config",
+    ),
+    "config": ("ContainerConfig",),
+    "environment": (
+        "parse_environment",
+        "parse_labels",
+    ),
+    "inspect": (
+        "ContainerState",
+        "HealthResult",
+        "container_document",
+    ),
+    "mounts": ("parse_volumes",),
+    "names": ("random_name",),
+    "options": (
+        "ContainerOptions",
+        "UpdateOptions",
+    ),
+    "parsing": (
+        "parse_command",
+        "parse_detach_keys",
+        "parse_name",
+        "parse_platform",
+        "parse_pull_policy",
+        "parse_working_dir",
+    ),
+    "quantities": (
+        "parse_bytes",
+        "parse_duration",
+        "parse_integer",
+        "parse_signal",
+        "signal_name",
+    ),
+    "results": (
+        "Completed",
+        "Feature",
+        "HostInfo",
+        "LogLine",
+        "ProcessInfo",
+        "Stats",
+    ),
+    "security": (
+        "SecurityOptions",
+        "parse_user",
+        "sysctl_path",
+    ),
     "values": (
         "BlkioConfig",
         "Device",
@@ -48,7 +115,7 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = list(_HOME)  # the one list is _MODULES
 
 
 def __getattr__(name: str) -> Any:

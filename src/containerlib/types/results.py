@@ -12,6 +12,13 @@ from typing import AnyStr, Generic
 import attrs
 
 
+def _shortened(value: str | bytes) -> str:
+    """
+    Show the ends of long output.
+    """
+    return repr(value) if len(value) <= 400 else f"{value[:200]!r}…{value[-180:]!r}"
+
+
 @attrs.frozen(kw_only=True)
 class Completed(Generic[AnyStr]):
     """
@@ -20,15 +27,8 @@ class Completed(Generic[AnyStr]):
 
     args: tuple[str, ...]
     exit_code: int
-    stdout: AnyStr = attrs.field(repr=lambda value: _shortened(value))
-    stderr: AnyStr = attrs.field(repr=lambda value: _shortened(value))
-
-
-def _shortened(value: str | bytes) -> str:
-    """
-    Show the ends of long output.
-    """
-    return repr(value) if len(value) <= 400 else f"{value[:200]!r}…{value[-180:]!r}"
+    stdout: AnyStr = attrs.field(repr=_shortened)
+    stderr: AnyStr = attrs.field(repr=_shortened)
 
 
 @attrs.frozen(kw_only=True)

@@ -166,7 +166,9 @@ class Ulimit:
                 raise invalid("ulimits", f"{self.name}={limit}", "limits of -1 (unlimited) or more")
         if self.hard != -1 and (self.soft == -1 or self.soft > (self.hard or 0)):
             raise invalid(
-                "ulimits", f"{self.name}={self.soft}:{self.hard}", "a soft limit that is not above the hard one"
+                "ulimits",
+                f"{self.name}={self.soft}:{self.hard}",
+                "a soft limit that is not above the hard one",
             )
 
     @property
@@ -207,11 +209,15 @@ class RestartPolicy:
 
     def __attrs_post_init__(self) -> None:
         if self.name not in ("no", "on-failure", "always", "unless-stopped"):
-            raise invalid("restart", self.name, "'no', 'on-failure', 'on-failure:N', 'always' or 'unless-stopped'")
+            raise invalid(
+                "restart", self.name, "'no', 'on-failure', 'on-failure:N', 'always' or 'unless-stopped'"
+            )
         if self.maximum < 0 or self.maximum > 0x7FFFFFFF:
             raise invalid("restart", self.maximum, "a number of restarts of 0 (no bound) or more")
         if self.maximum and self.name != "on-failure":
-            raise invalid("restart", f"{self.name}:{self.maximum}", "a number of restarts only after 'on-failure'")
+            raise invalid(
+                "restart", f"{self.name}:{self.maximum}", "a number of restarts only after 'on-failure'"
+            )
 
     def __str__(self) -> str:
         return f"{self.name}:{self.maximum}" if self.maximum else self.name
@@ -254,7 +260,9 @@ class Healthcheck:
             )
         for name in ("interval", "timeout", "start_interval"):
             if not 0.001 <= getattr(self, name) < 1e9:
-                raise invalid("healthcheck", f"{name}={getattr(self, name)!r}", "a time of at least one millisecond")
+                raise invalid(
+                    "healthcheck", f"{name}={getattr(self, name)!r}", "a time of at least one millisecond"
+                )
         if not 0 <= self.start_period < 1e9:
             raise invalid("healthcheck", f"start_period={self.start_period!r}", "a time of 0 or more")
         if not 1 <= self.retries <= 0x7FFFFFFF:
@@ -311,7 +319,12 @@ class BlkioConfig:
         for name, weight in weights:
             if weight is not None and not 10 <= weight <= 1000:
                 raise invalid("blkio_config", f"{name}={weight}", "weights from 10 to 1000")
-        for rates in (self.device_read_bps, self.device_write_bps, self.device_read_iops, self.device_write_iops):
+        for rates in (
+            self.device_read_bps,
+            self.device_write_bps,
+            self.device_read_iops,
+            self.device_write_iops,
+        ):
             for path, rate in rates:
                 if not 0 <= rate <= MAXIMUM_BYTES:
                     raise invalid("blkio_config", f"{path}: {rate}", "rates of 0 or more")
