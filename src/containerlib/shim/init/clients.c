@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Who talks to the monitor: the process that started it, and whoever connects
+ * to attach.sock.  One datagram is one message. */
+#include "init/monitor.h"
+
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <termios.h>
+
+int
+clients_listen (struct monitor *m, struct cl_error *err)
+{
+  struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "attach.sock" };
+  mode_t old;
+  int r;
+
+  if (m->run_fd < 0)
+    return 0;
+  m->listener = socket (AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (m->listener < 0)
+    return cl_fail (err, CL_STAGE_MONITOR, errno, "make a socket");
+  /* A relative name: an address holds 107 bytes, a path may have more. */
+  if (fchdir (m->run_fd) < 0)
+    return cl_fail (err, CL_STAGE_MONITOR, errno, "enter the run directory");
+  unlink ("attach.sock");
+  old = umask (0177);
+  r = bind (m->listener, (struct sockaddr *) &address, sizeof address);
+  umask (old);
+  if (r < 0)
+    cl_fail (err, CL_STAGE_MONITOR, errno, "bind attach.sock");
+  else if ((r = listen (m->listener, 64)) < 0)
+    cl_fail (err, CL_STAGE_MONITOR, errno, "listen on attach.sock");
+  if (chdir ("/") < 0 || r < 0)
+    return -1;
+  return loop_add (m, m->listener, EPOLLIN, EVENT_LISTEN, 0);
+}
+
+void
+clients_add (struct monitor *m, int fd, int attached)
+{
+  for (int i = 0; i < MAX_CLIENTS; i++)
+    if (m->clients[i].fd < 0)
+      {
+        m->clients[i] = (struct client){ .fd = fd, .attached = attached };
+        loop_add (m, fd, EPOLLIN, EVENT_CLIENT, i);
+        return;
+      }
+  close (fd);
+}
+
+void
+clients_accept (struct monitor *m)
+{
+  int fd = accept4 (m->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  struct ucred peer;
+  socklen_t size = sizeof peer;
+
+  if (fd < 0)
+    return;
+  /* The directory is 0700 and the socket 0600; this holds even if somebody
+   * hands the descriptor on. */
+  if (getsockopt (fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0
+      || (peer.uid != geteuid () && peer.uid != 0))
+    {
+      close (fd);
+      return;
+    }
+  clients_add (m, fd, 0);
+}
+
+static void
+drop (struct monitor *m, int index)
+{
+  struct client *c = &m->clients[index];
+  bool had_stdin = c->attached & CL_ATTACH_STDIN;
+
+  if (c->fd < 0)
+    return;
+  close (c->fd);
+  c->fd = -1;
+  c->attached = 0;
+  if (had_stdin && (m->flags & CL_STDIN_ONCE) && !(m->flags & CL_TTY))
+    {
+      m->input_eof = true;
+      clients_input (m);
+    }
+  if (c->owes)
+    {
+      c->owes = false;
+      if (m->blocked && clients_offer (m))
+        loop_resume (m);
+    }
+}
+
+void
+clients_send (struct monitor *m, int type, int arg, const void *data, size_t size)
+{
+  for (int i = 0; i < MAX_CLIENTS; i++)
+    if (m->clients[i].fd >= 0
+        && cl_send (m->clients[i].fd, type, arg, data, size, -1, MSG_DONTWAIT) < 0
+        && errno != EAGAIN)
+      drop (m, i);
+}
+
+void
+clients_grew (struct monitor *m)
+{
+  for (int i = 0; i < MAX_CLIENTS; i++)
+    if (m->clients[i].fd >= 0 && m->clients[i].watches)
+      cl_send (m->clients[i].fd, CL_MSG_GREW, 0, NULL, 0, -1, MSG_DONTWAIT);
+}
+
+bool
+clients_offer (struct monitor *m)
+{
+  int want = m->chunk_stream == 0 ? CL_ATTACH_STDOUT : CL_ATTACH_STDERR;
+  bool all = true;
+
+  for (int i = 0; i < MAX_CLIENTS; i++)
+    {
+      struct client *c = &m->clients[i];
+
+      if (c->fd < 0 || !(c->attached & want) || (m->blocked && !c->owes))
+        continue;
+      if (cl_send (c->fd, m->chunk_stream == 0 ? CL_MSG_STDOUT : CL_MSG_STDERR, 0, m->chunk,
+                   m->chunk_size, -1, MSG_DONTWAIT)
+          == 0)
+        {
+          if (c->owes)
+            loop_change (m, c->fd, EPOLLIN, EVENT_CLIENT, i);
+          c->owes = false;
+        }
+      else if (errno == EAGAIN || errno == ENOBUFS)
+        {
+          all = false;
+          if (!c->owes)
+            loop_change (m, c->fd, EPOLLIN | EPOLLOUT, EVENT_CLIENT, i);
+          c->owes = true;
+        }
+      else
+        {
+          c->owes = false;
+          drop (m, i);
+        }
+    }
+  return all;
+}
+
+void
+clients_drop_slow (struct monitor *m)
+{
+  m->blocked = false;
+  for (int i = 0; i < MAX_CLIENTS; i++)
+    if (m->clients[i].fd >= 0 && m->clients[i].owes)
+      {
+        m->clients[i].owes = false;
+        drop (m, i);
+      }
+}
+
+void
+clients_close_stdin (struct monitor *m)
+{
+  if (m->in_fd >= 0 && !(m->flags & CL_TTY))
+    {
+      close (m->in_fd);
+      m->in_fd = -1;
+    }
+  m->input_eof = false;
+}
+
+static void
+listen_for_input (struct monitor *m, bool on)
+{
+  for (int i = 0; i < MAX_CLIENTS; i++)
+    if (m->clients[i].fd >= 0 && (m->clients[i].attached & CL_ATTACH_STDIN))
+      loop_change (m, m->clients[i].fd,
+                   (on ? EPOLLIN : 0) | (m->clients[i].owes ? EPOLLOUT : 0), EVENT_CLIENT, i);
+}
+
+/* Write what waits; while some is left, nobody's input is read. */
+void
+clients_input (struct monitor *m)
+{
+  while (m->input_at < m->input_size && m->in_fd >= 0)
+    {
+      ssize_t n = TEMP_FAILURE_RETRY_ (
+          write (m->in_fd, m->input + m->input_at, m->input_size - m->input_at));
+      if (n < 0 && errno == EAGAIN)
+        {
+          if (!(m->flags & CL_TTY))
+            loop_add (m, m->in_fd, EPOLLOUT, EVENT_STDIN, 0);
+          else
+            loop_change (m, m->in_fd, EPOLLIN | EPOLLOUT, EVENT_OUTPUT, 0);
+          listen_for_input (m, false);
+          return;
+        }
+      if (n < 0)
+        break; /* the container has closed its end */
+      m->input_at += n;
+    }
+  if (m->input_size > 0)
+    {
+      m->input_size = m->input_at = 0;
+      if (m->in_fd >= 0 && (m->flags & CL_TTY))
+        loop_change (m, m->in_fd, EPOLLIN, EVENT_OUTPUT, 0);
+      else if (m->in_fd >= 0)
+        epoll_ctl (m->epoll, EPOLL_CTL_DEL, m->in_fd, NULL);
+      listen_for_input (m, true);
+    }
+  if (m->input_eof)
+    clients_close_stdin (m);
+}
+
+static void
+take_input (struct monitor *m, const char *data, size_t size)
+{
+  if (m->in_fd < 0 || size == 0)
+    return;
+  if (m->input == NULL)
+    m->input = malloc (CL_MSG_MAX);
+  if (m->input == NULL || m->input_size + size > CL_MSG_MAX)
+    return;
+  memcpy (m->input + m->input_size, data, size);
+  m->input_size += size;
+  clients_input (m);
+}
+
+static void
+obey (struct monitor *m, int index, const struct cl_msg *head, const char *data, size_t size)
+{
+  struct client *c = &m->clients[index];
+  struct winsize window;
+  int32_t words[2] = { 0, 0 };
+  int answer = 0;
+
+  memcpy (words, data, size < sizeof words ? size : sizeof words);
+  switch (head->type)
+    {
+    case CL_MSG_ATTACH:
+      c->attached = head->arg;
+      break;
+    case CL_MSG_DETACH:
+      /* Leaving on purpose: stdin stays open, the container goes on. */
+      c->attached = 0;
+      break;
+    case CL_MSG_WATCH:
+      c->watches = head->arg != 0;
+      break;
+    case CL_MSG_STDIN:
+      take_input (m, data, size);
+      return;
+    case CL_MSG_STDIN_EOF:
+      m->input_eof = true;
+      clients_input (m);
+      return;
+    case CL_MSG_RESIZE:
+      window = (struct winsize){ .ws_row = head->arg >> 16, .ws_col = head->arg & 0xffff };
+      if (!(m->flags & CL_TTY) || m->out_fd[0] < 0)
+        answer = ENOTTY;
+      else if (ioctl (m->out_fd[0], TIOCSWINSZ, &window) < 0)
+        answer = errno;
+      break;
+    case CL_MSG_STOP:
+      monitor_stop (m, words[0], head->arg);
+      break;
+    case CL_MSG_RESTART:
+      monitor_restart (m, head->arg);
+      break;
+    case CL_MSG_KILL:
+      if (m->main.pid == 0)
+        answer = ESRCH;
+      else
+        monitor_kill (m, head->arg);
+      break;
+    case CL_MSG_POLICY:
+      m->policy = words[0];
+      m->max_retries = words[1];
+      break;
+    default:
+      answer = EPROTO;
+      break;
+    }
+  cl_send (c->fd, CL_MSG_ACK, answer, NULL, 0, -1, MSG_DONTWAIT);
+}
+
+void
+clients_event (struct monitor *m, int index, uint32_t events)
+{
+  static char buffer[sizeof (struct cl_msg) + CL_MSG_MAX];
+  struct client *c = &m->clients[index];
+  struct cl_msg head;
+  ssize_t n;
+
+  if (c->fd < 0)
+    return;
+  if ((events & EPOLLOUT) && c->owes && clients_offer (m))
+    loop_resume (m);
+  if (c->fd < 0 || !(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+    return;
+  n = TEMP_FAILURE_RETRY_ (recv (c->fd, buffer, sizeof buffer, MSG_DONTWAIT));
+  if (n < 0 && errno == EAGAIN)
+    return;
+  if (n < (ssize_t) sizeof head)
+    {
+      drop (m, index);
+      return;
+    }
+  memcpy (&head, buffer, sizeof head);
+  obey (m, index, &head, buffer + sizeof head, n - sizeof head);
+}

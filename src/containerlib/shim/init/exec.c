@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Mode exec: a process in a running container.  Mode connect: a socket in a
+ * running container's network. */
+#include "init/monitor.h"
+#include "init/trees.h"
+
+#include <arpa/inet.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+
+#define ALL_NAMESPACES                                                        \
+  (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET)
+
+static int
+exit_status (int status)
+{
+  return WIFEXITED (status) ? WEXITSTATUS (status) : 128 + WTERMSIG (status);
+}
+
+/* One call joins all of them; a kernel before 5.8 wants them one by one. */
+static int
+join (int pidfd, int mask, struct cl_error *err)
+{
+  if (setns (pidfd, mask) < 0)
+    return cl_fail (err, CL_STAGE_NAMESPACE, errno, "join the container's namespaces");
+  if ((mask & CLONE_NEWUSER) && (setresgid (0, 0, 0) < 0 || setresuid (0, 0, 0) < 0))
+    return cl_fail (err, CL_STAGE_IDMAP, errno, "become root of the user namespace");
+  return 0;
+}
+
+int
+cl_exec_inside (const struct cl_plan *plan, const struct cl_cgroups *cgroups, int pidfd,
+                bool same_userns, const struct cl_record *command, int output,
+                struct cl_error *err)
+{
+  int pid = fork ();
+  struct cl_launch l = { .plan = plan, .cgroups = cgroups, .dir_fd = -1, .inside = true,
+                         .command = command, .stdio = { -1, output, output } };
+  struct cl_launched launched;
+  struct cl_error failure = { 0 };
+  int status;
+
+  if (pid < 0)
+    return cl_fail (err, CL_STAGE_SPAWN, errno, "fork");
+  if (pid > 0)
+    return pid;
+  prctl (PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+  l.self_fd = sys_pidfd_open (getpid (), 0);
+  if (join (pidfd, ALL_NAMESPACES | (same_userns ? 0 : CLONE_NEWUSER), &failure) < 0
+      || cl_launch (&l, &launched, &failure) < 0)
+    {
+      cl_write_all (output, failure.msg, strlen (failure.msg));
+      _exit (failure.code == ENOENT ? 127 : 126);
+    }
+  if (TEMP_FAILURE_RETRY_ (waitpid (launched.pid, &status, 0)) < 0)
+    _exit (125);
+  _exit (exit_status (status));
+}
+
+/* ---- mode exec -------------------------------------------------------- */
+
+struct exec
+{
+  struct cl_plan plan;
+  struct cl_cgroups cgroups;
+  struct cl_launch launch;
+  struct cl_launched launched;
+  int target, mask, flags;
+};
+
+static void
+read_plan (struct exec *x)
+{
+  struct cl_record r;
+
+  x->target = -1;
+  for (int i = 0; i < 3; i++)
+    x->launch.stdio[i] = -1;
+  cl_plan_rewind (&x->plan, &r);
+  while (cl_plan_next (&x->plan, &r, NULL) > 0)
+    switch (r.op)
+      {
+      case CL_OP_CONTAINER:
+        x->flags = cl_record_int (&r, 0);
+        break;
+      case CL_OP_FDS:
+        for (int i = 0; i < 3; i++)
+          x->launch.stdio[i] = cl_record_int (&r, 4 + i);
+        break;
+      case CL_OP_TARGET:
+        x->target = cl_record_int (&r, 0);
+        x->mask = cl_record_int (&r, 1);
+        break;
+      default:
+        break;
+      }
+}
+
+/* A signal, a resize is the caller's own doing on the terminal it holds. */
+static void
+obey (struct exec *x)
+{
+  struct cl_msg head;
+  ssize_t n = recv (FD_STATUS, &head, sizeof head, MSG_DONTWAIT);
+
+  if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+    {
+      /* The caller is gone, or has let go of a process that is to live on. */
+      if (x->flags & CL_OWNED)
+        sys_pidfd_send_signal (x->launched.pidfd, SIGKILL);
+      shutdown (FD_STATUS, SHUT_RDWR);
+      x->flags |= CL_DAEMONIZE;
+      return;
+    }
+  if (n == sizeof head && head.type == CL_MSG_KILL)
+    {
+      int answer = sys_pidfd_send_signal (x->launched.pidfd, head.arg) < 0 ? errno : 0;
+      cl_send (FD_STATUS, CL_MSG_ACK, answer, NULL, 0, -1, MSG_DONTWAIT);
+    }
+}
+
+static int
+wait_for_end (struct exec *x)
+{
+  struct pollfd fds[2] = { { .fd = x->launched.pidfd, .events = POLLIN },
+                           { .fd = FD_STATUS, .events = POLLIN } };
+  int status;
+
+  for (;;)
+    {
+      fds[1].fd = (x->flags & CL_DAEMONIZE) ? -1 : FD_STATUS;
+      if (poll (fds, 2, -1) < 0)
+        continue;
+      if (fds[0].revents != 0)
+        break;
+      if (fds[1].revents != 0)
+        obey (x);
+    }
+  if (TEMP_FAILURE_RETRY_ (waitpid (x->launched.pid, &status, 0)) < 0)
+    return 125;
+  return exit_status (status);
+}
+
+int
+cl_main_exec (int argc, char **argv)
+{
+  static struct exec x;
+  struct cl_error err = { 0 };
+  sigset_t all;
+  int code;
+
+  (void) argc;
+  (void) argv;
+  sys_close_range (3, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */);
+  sigfillset (&all);
+  sigprocmask (SIG_SETMASK, &all, NULL);
+  prctl (PR_SET_NAME, "containerlib", 0, 0, 0);
+  prctl (PR_SET_DUMPABLE, 0, 0, 0, 0);
+  x.launch = (struct cl_launch){ .plan = &x.plan, .cgroups = &x.cgroups, .dir_fd = -1, .inside = true };
+  x.launch.self_fd = sys_pidfd_open (getpid (), 0);
+
+  if (cl_plan_map (&x.plan, &err) < 0)
+    goto fail;
+  close (FD_PLAN);
+  read_plan (&x);
+  x.launch.flags = x.flags;
+  /* Opened before the namespaces change: the host's paths are not there. */
+  if (cl_cgroups_open (&x.cgroups, &x.plan, false, &err) < 0
+      || join (x.target, x.mask, &err) < 0 || cl_launch (&x.launch, &x.launched, &err) < 0)
+    goto fail;
+  for (int i = 0; i < 3; i++)
+    if (x.launch.stdio[i] >= 0)
+      close (x.launch.stdio[i]);
+  if (x.launched.terminal >= 0)
+    {
+      cl_send (FD_STATUS, CL_MSG_TERMINAL, 0, NULL, 0, x.launched.terminal, 0);
+      close (x.launched.terminal);
+    }
+  cl_send (FD_STATUS, CL_MSG_STARTED, x.launched.pid, NULL, 0, -1, 0);
+  code = wait_for_end (&x);
+  cl_send (FD_STATUS, CL_MSG_EXITED, code, NULL, 0, -1, MSG_DONTWAIT);
+  return code;
+
+fail:
+  cl_send (FD_STATUS, CL_MSG_ERROR, err.code, &err, sizeof err, -1, 0);
+  return 125;
+}
+
+/* ---- mode connect ------------------------------------------------------ */
+
+/* connect TARGET-FD MASK FAMILY ADDRESS PORT: the connected socket goes back
+ * over the status socket.  A new one of the same network namespace serves as
+ * if its owner were inside. */
+int
+cl_main_connect (int argc, char **argv)
+{
+  struct cl_error err = { 0 };
+  struct sockaddr_storage address = { 0 };
+  cleanup_close int sock = -1;
+  socklen_t size;
+  bool v6;
+
+  if (argc != 6)
+    return 64;
+  v6 = strcmp (argv[3], "6") == 0;
+  if (join (atoi (argv[1]), strtol (argv[2], NULL, 0), &err) < 0)
+    goto fail;
+  if (v6)
+    {
+      struct sockaddr_in6 *in = (void *) &address;
+      in->sin6_family = AF_INET6;
+      in->sin6_port = htons (atoi (argv[5]));
+      inet_pton (AF_INET6, argv[4], &in->sin6_addr);
+      size = sizeof *in;
+    }
+  else
+    {
+      struct sockaddr_in *in = (void *) &address;
+      in->sin_family = AF_INET;
+      in->sin_port = htons (atoi (argv[5]));
+      inet_pton (AF_INET, argv[4], &in->sin_addr);
+      size = sizeof *in;
+    }
+  sock = socket (v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (sock < 0 || TEMP_FAILURE_RETRY_ (connect (sock, (struct sockaddr *) &address, size)) < 0)
+    {
+      cl_fail (&err, CL_STAGE_NAMESPACE, errno, "connect to %s port %s in the container", argv[4], argv[5]);
+      goto fail;
+    }
+  return cl_send (FD_STATUS, CL_MSG_TERMINAL, 0, NULL, 0, sock, 0) < 0 ? 1 : 0;
+
+fail:
+  cl_send (FD_STATUS, CL_MSG_ERROR, err.code, &err, sizeof err, -1, 0);
+  return 1;
+}

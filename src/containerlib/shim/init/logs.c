@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The log in the format of the Container Runtime Interface: a time, the
+ * stream, F for a whole line or P for a piece of one, the bytes. */
+#include "init/monitor.h"
+
+#include <stdio.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#define PREFIX 48
+
+int
+log_open (struct log *log, int dir_fd, struct cl_error *err)
+{
+  struct stat st;
+
+  log->dir_fd = dir_fd;
+  log->fd = openat (dir_fd, "log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (log->fd < 0)
+    return cl_fail (err, CL_STAGE_LOG, errno, "open the log");
+  log->size = fstat (log->fd, &st) == 0 ? st.st_size : 0;
+  return 0;
+}
+
+static void
+rotate (struct log *log)
+{
+  char from[32], to[32];
+  int fd;
+
+  if (log->max_files <= 1)
+    {
+      /* One file that is emptied: readers see it shrink. */
+      if (ftruncate (log->fd, 0) == 0)
+        log->size = 0;
+      return;
+    }
+  for (int i = log->max_files - 1; i >= 1; i--)
+    {
+      snprintf (to, sizeof to, "log.%d", i);
+      snprintf (from, sizeof from, i > 1 ? "log.%d" : "log", i - 1);
+      renameat (log->dir_fd, from, log->dir_fd, to);
+    }
+  fd = openat (log->dir_fd, "log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (fd < 0)
+    return;
+  close (log->fd);
+  log->fd = fd;
+  log->size = 0;
+}
+
+/* A full disk may lose lines, never the container or half a line. */
+static void
+flush (struct log *log, const char *data, size_t size)
+{
+  ssize_t n;
+
+  if (size == 0)
+    return;
+  n = TEMP_FAILURE_RETRY_ (write (log->fd, data, size));
+  if (n == (ssize_t) size)
+    {
+      log->size += size;
+      return;
+    }
+  if (n > 0 && ftruncate (log->fd, log->size) < 0)
+    log->size += n;
+  log->lost += size;
+}
+
+static int
+prefix (char *out, size_t size, const struct timespec *now, int stream, char tag)
+{
+  static time_t last;
+  static char text[32];
+  struct tm tm;
+
+  if (last != now->tv_sec || text[0] == '\0')
+    {
+      gmtime_r (&now->tv_sec, &tm);
+      strftime (text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm);
+      last = now->tv_sec;
+    }
+  return snprintf (out, size, "%s.%09ldZ %s %c ", text, now->tv_nsec, stream == 0 ? "stdout" : "stderr",
+                   tag);
+}
+
+static void
+note_lost (struct log *log, const struct timespec *now)
+{
+  char line[160];
+  int n;
+
+  if (log->lost == 0)
+    return;
+  n = prefix (line, sizeof line, now, 1, 'F');
+  n += snprintf (line + n, sizeof line - n, "containerlib: %llu bytes of the log were lost: disk full\n",
+                 (unsigned long long) log->lost);
+  if (TEMP_FAILURE_RETRY_ (write (log->fd, line, n)) == n)
+    {
+      log->size += n;
+      log->lost = 0;
+    }
+}
+
+void
+log_write (struct log *log, int stream, const char *data, size_t size)
+{
+  static char out[2 * CHUNK];
+  size_t used = 0;
+  struct timespec now;
+
+  clock_gettime (CLOCK_REALTIME, &now);
+  if (log->max_size > 0 && log->size >= log->max_size)
+    rotate (log);
+  note_lost (log, &now);
+  while (size > 0)
+    {
+      const char *end = memchr (data, '\n', size);
+      size_t length = end != NULL ? (size_t) (end - data) : size;
+
+      if (used + PREFIX + length + 1 > sizeof out)
+        {
+          flush (log, out, used);
+          used = 0;
+          if (log->max_size > 0 && log->size >= log->max_size)
+            rotate (log);
+        }
+      used += prefix (out + used, PREFIX, &now, stream, end != NULL ? 'F' : 'P');
+      memcpy (out + used, data, length);
+      used += length;
+      out[used++] = '\n';
+      length += end != NULL;
+      data += length;
+      size -= length;
+    }
+  flush (log, out, used);
+}
