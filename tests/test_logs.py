@@ -271,7 +271,7 @@ def test_local_bounds():
     """
     A naive datetime, a date and text without a zone are local time.
     """
-    midnight = datetime(2024, 1, 2).astimezone(UTC)  # noqa: DTZ001
+    midnight = datetime(2024, 1, 2).astimezone(UTC)
     expected = f"{midnight:%Y-%m-%dT%H:%M:%S}.000000000Z".encode()
     for value in (datetime(2024, 1, 2), date(2024, 1, 2), "2024-01-02", "2024-01-02T00:00:00"):  # noqa: DTZ001
         assert expected == parse_bound(value, option="since")

@@ -31,6 +31,91 @@ Stream = Literal["stdout", "stderr"]
 _STREAMS: dict[int, Stream] = {Msg.STDOUT: "stdout", Msg.STDERR: "stderr"}
 
 
+class _Receiver:
+    """
+    What has come over one connection and was not taken yet.
+
+    Apart from the attachment, so that its files do not refer back to it: one
+    that is dropped open is noticed at once.
+    """
+
+    def __init__(self, client: MonitorClient) -> None:
+        self.client = client
+        self.condition = threading.Condition()
+        self.receiving = False
+        self.finished = False
+        self.arrived: deque[tuple[Stream, bytes]] = deque()
+        self.state: State | None = None
+
+    def take_now(self) -> tuple[Stream, bytes] | None:
+        """
+        The oldest piece that is here already.
+        """
+        with self.condition:
+            while not self.arrived and not self.finished and not self.receiving:
+                message = self.client.receive_now()
+                if message is None and not self.client.ended:
+                    return None
+                self._note(message)
+            return self.arrived.popleft() if self.arrived else None
+
+    def take(self, wanted: Stream | None, timeout: float | None) -> tuple[Stream, bytes] | None:
+        """
+        The oldest piece of the *wanted* stream, or of any; None at the end.
+        """
+        limit = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self.condition:
+                piece = self._pop(wanted)
+                if piece is not None or self.finished:
+                    return piece
+                left = None if limit is None else max(0.0, limit - time.monotonic())
+                if self.receiving:
+                    if not self.condition.wait(left):
+                        raise self._too_late(timeout)
+                    continue
+                self.receiving = True
+            received = False
+            message = None
+            try:
+                message = self.client.receive(left)
+                received = True
+            except ContainerTimeout:
+                raise self._too_late(timeout) from None
+            finally:
+                with self.condition:
+                    self.receiving = False
+                    if received:
+                        self._note(message)
+                    self.condition.notify_all()
+
+    def _pop(self, wanted: Stream | None) -> tuple[Stream, bytes] | None:
+        if wanted is None:
+            return self.arrived.popleft() if self.arrived else None
+        for index, piece in enumerate(self.arrived):
+            if piece[0] == wanted:
+                del self.arrived[index]
+                return piece
+        return None
+
+    def _note(self, message: Message | None) -> None:
+        """
+        Act on one message; the caller holds the condition.
+        """
+        if message is None:
+            self.finished = True
+        elif message.type in _STREAMS:
+            self.arrived.append((_STREAMS[message.type], message.payload))
+        elif message.type == Msg.EXITED:
+            # A restart policy may start it anew; as with docker, an attachment ends here.
+            self.state = exit_state(message)
+            self.finished = True
+
+    def _too_late(self, timeout: float | None) -> ContainerTimeout:
+        subject = self.client.subject
+        return ContainerTimeout(f"{subject}: printed nothing within {timeout} s", subject=subject)
+
+
 class Attachment:
     """
     A live connection to the main process's standard streams.
@@ -53,11 +138,7 @@ class Attachment:
         request: bool = True,
     ) -> None:
         self._client = client
-        self._condition = threading.Condition()
-        self._receiving = False
-        self._finished = False
-        self._arrived: deque[tuple[Stream, bytes]] = deque()
-        self._state: State | None = None
+        self._receiver = _Receiver(client)
         streams = (
             (Attach.STDIN if stdin else Attach(0))
             | (Attach.STDOUT if stdout else Attach(0))
@@ -66,8 +147,8 @@ class Attachment:
         if request:  # the client that a container started with is attached already
             client.attach(streams)
         self.stdin = StandardInput(client) if stdin else None
-        self.stdout = io.BufferedReader(_Output(self, "stdout")) if stdout else None
-        self.stderr = io.BufferedReader(_Output(self, "stderr")) if stderr else None
+        self.stdout = io.BufferedReader(_Output(self._receiver, "stdout")) if stdout else None
+        self.stderr = io.BufferedReader(_Output(self._receiver, "stderr")) if stderr else None
 
     def fileno(self) -> int:
         """
@@ -82,21 +163,22 @@ class Attachment:
         """
         The exit code, once the process's end was seen here.
         """
-        return None if self._state is None else self._state.exit_code
+        state = self._receiver.state
+        return None if state is None else state.exit_code
 
     @property
     def state(self) -> State | None:
         """
         All that the monitor told about the end, once it was seen here.
         """
-        return self._state
+        return self._receiver.state
 
     @property
     def finished(self) -> bool:
         """
         Whether everything was received and the process has ended.
         """
-        return self._finished
+        return self._receiver.finished
 
     @property
     def closed(self) -> bool:
@@ -112,30 +194,28 @@ class Attachment:
         Raises:
             ContainerTimeout: Nothing came in *timeout* seconds.
         """
-        return self._take(None, timeout)
+        return self._receiver.take(None, timeout)
 
     def read_now(self) -> tuple[Stream, bytes] | None:
         """
         A piece of output that is already here, or None; see :attr:`finished`.
         """
-        with self._condition:
-            while not self._arrived and not self._finished and not self._receiving:
-                message = self._client.receive_now()
-                if message is None and not self._client.ended:
-                    return None
-                self._note(message)
-            return self._arrived.popleft() if self._arrived else None
+        return self._receiver.take_now()
 
     def wait(self, timeout: float | None = None) -> int:
         """
         Wait for the end, dropping output, and return the exit code.
         """
         limit = None if timeout is None else time.monotonic() + timeout
-        while self._take(None, None if limit is None else max(0.0, limit - time.monotonic())) is not None:
+        while (
+            self._receiver.take(None, None if limit is None else max(0.0, limit - time.monotonic()))
+            is not None
+        ):
             pass
-        if self._state is None:
+        state = self._receiver.state
+        if state is None:
             raise MonitorGone(f"{self._client.subject}: its monitor is gone", subject=self._client.subject)
-        return self._state.exit_code
+        return state.exit_code
 
     def __iter__(self) -> Iterator[tuple[Stream, bytes]]:
         while (piece := self.read()) is not None:
@@ -158,9 +238,9 @@ class Attachment:
         """
         Leave the process alone; again does nothing.
         """
-        with self._condition:
-            self._finished = True
-            self._condition.notify_all()
+        with self._receiver.condition:
+            self._receiver.finished = True
+            self._receiver.condition.notify_all()
         # A thread that is inside stdout.read() holds that file's lock: wake it before closing the file.
         self._client.shut_down()
         if self.stdin is not None:
@@ -187,64 +267,8 @@ class Attachment:
             self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self.closed else "finished" if self._finished else "open"
+        state = "closed" if self.closed else "finished" if self._receiver.finished else "open"
         return f"<Attachment to {self._client.subject}, {state}>"
-
-    def _take(self, wanted: Stream | None, timeout: float | None) -> tuple[Stream, bytes] | None:
-        """
-        The oldest piece of the *wanted* stream, or of any; None at the end.
-        """
-        limit = None if timeout is None else time.monotonic() + timeout
-        while True:
-            with self._condition:
-                piece = self._pop(wanted)
-                if piece is not None or self._finished:
-                    return piece
-                left = None if limit is None else max(0.0, limit - time.monotonic())
-                if self._receiving:
-                    if not self._condition.wait(left):
-                        raise self._too_late(timeout)
-                    continue
-                self._receiving = True
-            received = False
-            message = None
-            try:
-                message = self._client.receive(left)
-                received = True
-            except ContainerTimeout:
-                raise self._too_late(timeout) from None
-            finally:
-                with self._condition:
-                    self._receiving = False
-                    if received:
-                        self._note(message)
-                    self._condition.notify_all()
-
-    def _pop(self, wanted: Stream | None) -> tuple[Stream, bytes] | None:
-        if wanted is None:
-            return self._arrived.popleft() if self._arrived else None
-        for index, piece in enumerate(self._arrived):
-            if piece[0] == wanted:
-                del self._arrived[index]
-                return piece
-        return None
-
-    def _note(self, message: Message | None) -> None:
-        """
-        Act on one message; the caller holds the condition.
-        """
-        if message is None:
-            self._finished = True
-        elif message.type in _STREAMS:
-            self._arrived.append((_STREAMS[message.type], message.payload))
-        elif message.type == Msg.EXITED:
-            # A restart policy may start it anew; as with docker, an attachment ends here.
-            self._state = exit_state(message)
-            self._finished = True
-
-    def _too_late(self, timeout: float | None) -> ContainerTimeout:
-        subject = self._client.subject
-        return ContainerTimeout(f"{subject}: printed nothing within {timeout} s", subject=subject)
 
 
 class StandardInput(io.RawIOBase):
@@ -299,10 +323,9 @@ class _Output(io.RawIOBase):
     One output stream as a raw file.
     """
 
-    def __init__(self, attachment: Attachment, stream: Stream) -> None:
+    def __init__(self, receiver: _Receiver, stream: Stream) -> None:
         super().__init__()
-        # The attachment holds this object: the cycle keeps both until close() or a collection.
-        self._attachment = attachment
+        self._receiver = receiver
         self._stream = stream
         self._rest = memoryview(b"")
 
@@ -318,7 +341,7 @@ class _Output(io.RawIOBase):
         """
         view = memoryview(buffer).cast("B")
         if not self._rest and len(view):
-            piece = self._attachment._take(self._stream, None)
+            piece = self._receiver.take(self._stream, None)
             if piece is None:
                 return 0
             self._rest = memoryview(piece[1])

@@ -267,9 +267,7 @@ class MonitorClient:
         type, arg = _HEADER.unpack_from(data)
         return Message(type, arg, data[_HEADER.size :], tuple(fds))
 
-    def request(
-        self, type: Msg, arg: int = 0, payload: bytes = b"", *, timeout: float | None = 30.0
-    ) -> None:
+    def request(self, type: Msg, arg: int = 0, payload: bytes = b"", *, timeout: float | None = 30.0) -> None:
         """
         Send one message and wait for the monitor's word that it acts on it.
 

@@ -66,9 +66,7 @@ class Selection:
         now = datetime.now(UTC)
         self.since = b"" if since is None else parse_bound(since, option="since", now=now)
         self.until = b"\x7f" if until is None else parse_bound(until, option="until", now=now)
-        self.streams = frozenset(
-            name for name, wanted in (("stdout", stdout), ("stderr", stderr)) if wanted
-        )
+        self.streams = frozenset(name for name, wanted in (("stdout", stdout), ("stderr", stderr)) if wanted)
 
     def __contains__(self, stamp: bytes) -> bool:
         return self.since <= stamp <= self.until
@@ -423,9 +421,7 @@ def iter_logs(
     return (entry.to_line() for entry in read_entries(directory, selection, tail=tail))
 
 
-def read_tail(
-    fds: list[int], ends: list[int], selection: Selection, tail: int
-) -> tuple[list[Entry], Joiner]:
+def read_tail(fds: list[int], ends: list[int], selection: Selection, tail: int) -> tuple[list[Entry], Joiner]:
     """
     The last *tail* whole lines before *ends*, and a joiner with those not yet whole.
 
