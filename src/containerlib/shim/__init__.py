@@ -43,6 +43,8 @@ from containerlib.shim.constants import (
 from containerlib.shim.helper import Child, helper_fd, run_helper, spawn
 from containerlib.shim.records import (
     MSG_MAX,
+    PLAN_MAGIC,
+    PLAN_VERSION,
     STATE_SIZE,
     CError,
     HealthResult,
@@ -55,6 +57,8 @@ from containerlib.shim.records import (
 
 __all__ = [
     "MSG_MAX",
+    "PLAN_MAGIC",
+    "PLAN_VERSION",
     "STATE_SIZE",
     "Attach",
     "CError",

@@ -86,11 +86,12 @@ arity (unsigned int op, unsigned int *ints, unsigned int *strs)
       A (CL_OP_ROOT_TMPFS, 0, 1);
       A (CL_OP_OVERLAY, 1, 4);
       A (CL_OP_MOUNT, 2, 2);
-      A (CL_OP_BIND, 4, 3);
+      A (CL_OP_BIND, 5, 3);
       A (CL_OP_DEVICE, 6, 2);
       A (CL_OP_MKDIR, 1, 1);
       A (CL_OP_SYMLINK, 0, 2);
       A (CL_OP_CONSOLE, 2, 0);
+      A (CL_OP_LOOPBACK, 0, 0);
       A (CL_OP_SYSCTL, 0, 2);
       A (CL_OP_HOSTNAME, 0, 1);
       A (CL_OP_DOMAINNAME, 0, 1);

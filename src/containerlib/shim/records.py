@@ -11,6 +11,8 @@ from containerlib.errors import CorruptState
 from containerlib.shim._shim import ffi, lib
 from containerlib.shim.constants import Health, Stage, Status
 
+PLAN_MAGIC: int = lib.CL_PLAN_MAGIC
+PLAN_VERSION: int = lib.CL_PLAN_VERSION
 STATE_SIZE: int = lib.CL_STATE_SIZE
 MSG_MAX: int = lib.CL_MSG_MAX
 HEALTH_SLOTS: int = lib.CL_HEALTH_SLOTS

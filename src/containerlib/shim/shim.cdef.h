@@ -95,16 +95,18 @@ enum cl_op
   CL_OP_ROOT_TMPFS,    /* ; options */
   CL_OP_OVERLAY,       /* flags; target, upper, work, lower... */
   CL_OP_MOUNT,         /* MOUNT_ATTR_*, flags; type, target, key, value, ... */
-  CL_OP_BIND,          /* attr set, attr clear, flags, propagation (MS_*); source, target, sub-path */
+  CL_OP_BIND,          /* attr set, attr clear, flags, propagation (MS_*), pidfd or -1; source, target, sub-path */
   CL_OP_DEVICE,        /* S_IF* and mode, major, minor, uid, gid, flags; host path, target */
   CL_OP_MKDIR,         /* mode; path */
   CL_OP_SYMLINK,       /* ; text, path */
   CL_OP_CONSOLE,       /* rows, columns */
+  CL_OP_LOOPBACK,      /* bring lo up */
   CL_OP_SYSCTL,        /* ; key as a path below /proc/sys, value */
   CL_OP_HOSTNAME,      /* ; name */
   CL_OP_DOMAINNAME,    /* ; name */
   CL_OP_READONLY_PATH, /* ; path */
   CL_OP_MASK_PATH,     /* ; path */
+  CL_OP_LSM,           /* ; attribute file below /proc/self/attr, label */
   CL_OP_ROOT_READONLY,
   CL_OP_PIVOT,
   CL_OP_KEYRING,       /* ; name */
@@ -112,7 +114,6 @@ enum cl_op
   CL_OP_CAPS,          /* bounding, permitted, effective, ambient */
   CL_OP_NO_NEW_PRIVS,
   CL_OP_SECCOMP,       /* flags; filter */
-  CL_OP_LSM,           /* ; attribute file below /proc/self/attr, label */
   CL_OP_WORKDIR,       /* flags; path */
   CL_OP_ENVIRON,       /* ; name=value... */
   CL_OP_EXEC,          /* ; argv... */
@@ -325,4 +326,3 @@ int cl_unshare (int flags, struct cl_error *err);
 int cl_pidfd_getfd (int pidfd, int fd, struct cl_error *err);
 int cl_close_range (unsigned int first, unsigned int last,
                     unsigned int flags, struct cl_error *err);
-int cl_seccomp_check (const void *filter, size_t size, struct cl_error *err);

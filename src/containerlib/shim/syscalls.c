@@ -3,7 +3,6 @@
  * The kernel's calls for Python: one function each, errors as records. */
 #include "syscalls.h"
 
-#include <linux/filter.h>
 #include <sched.h>
 
 int
@@ -138,15 +137,5 @@ cl_close_range (unsigned int first, unsigned int last, unsigned int flags,
 {
   if (sys_close_range (first, last, flags) < 0)
     return cl_fail (err, CL_STAGE_SYSCALL, errno, "close_range %u", first);
-  return 0;
-}
-
-int
-cl_seccomp_check (const void *filter, size_t size, struct cl_error *err)
-{
-  (void) filter;
-  if (size == 0 || size % sizeof (struct sock_filter) != 0
-      || size / sizeof (struct sock_filter) > BPF_MAXINSNS)
-    return cl_fail (err, CL_STAGE_SECCOMP, EINVAL, "filter of %zu bytes", size);
   return 0;
 }

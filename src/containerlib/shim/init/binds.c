@@ -4,6 +4,7 @@
 #include "init/init.h"
 
 #include <linux/magic.h>
+#include <sched.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
@@ -143,6 +144,32 @@ open_source (const struct cl_record *r, struct cl_error *err)
   return mount;
 }
 
+/* A mount of another container, copied while this process is in its mount
+ * namespace for a moment: across namespaces a path does not serve. */
+static int
+open_foreign (const struct cl_record *r, int pidfd, struct cl_error *err)
+{
+  const char *source = cl_record_str (r, 0, NULL);
+  cleanup_close int home = open ("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+  cleanup_close int root = open ("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  cleanup_close int other = -1, inner = -1;
+  int mount = -1, code;
+
+  if (home < 0 || root < 0 || setns (pidfd, CLONE_NEWNS) < 0)
+    return cl_fail (err, CL_STAGE_NAMESPACE, errno, "enter the mounts of the other container");
+  other = open ("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  inner = sys_openat2 (other, source, O_PATH | O_CLOEXEC, 0,
+                       RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+  if (inner >= 0)
+    mount = sys_open_tree (inner, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+  code = errno;
+  if (setns (home, CLONE_NEWNS) < 0 || fchdir (root) < 0)
+    return cl_fail (err, CL_STAGE_NAMESPACE, errno, "leave the mounts of the other container");
+  if (mount < 0)
+    return cl_fail (err, CL_STAGE_MOUNT, code, "%s of the other container", source);
+  return mount;
+}
+
 /* Before the mounts here become slaves, so that a shared source stays in its
  * peer group. */
 int
@@ -163,7 +190,8 @@ cl_open_sources (struct cl_child *c, struct cl_error *err)
   while (cl_plan_next (c->launch->plan, &r, NULL) > 0)
     if (r.op == CL_OP_BIND)
       {
-        int fd = open_source (&r, err);
+        int pidfd = cl_record_int (&r, 4);
+        int fd = pidfd >= 0 ? open_foreign (&r, pidfd, err) : open_source (&r, err);
         if (fd == -1)
           return -1;
         c->sources[c->nsources++] = fd;

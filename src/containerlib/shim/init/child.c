@@ -3,10 +3,12 @@
  * The steps inside, in the order of the plan. */
 #include "init/init.h"
 
+#include <net/if.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -44,6 +46,21 @@ step_limits (struct cl_child *c, const struct cl_record *r,
   snprintf (text, sizeof text, "%lld", (long long) cl_record_int (r, 0));
   if (write_proc (c, "self/oom_score_adj", text) < 0)
     return cl_fail (err, CL_STAGE_RLIMIT, errno, "oom_score_adj %s", text);
+  return 0;
+}
+
+static int
+loopback (struct cl_error *err)
+{
+  cleanup_close int sock = socket (AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  struct ifreq request = { .ifr_name = "lo" };
+
+  /* A kernel without IPv4 has nothing to bring up. */
+  if (sock < 0)
+    return errno == EAFNOSUPPORT ? 0 : cl_fail (err, CL_STAGE_NAMESPACE, errno, "make a socket");
+  request.ifr_flags = IFF_UP | IFF_RUNNING;
+  if (ioctl (sock, SIOCSIFFLAGS, &request) < 0)
+    return cl_fail (err, CL_STAGE_NAMESPACE, errno, "bring the loopback interface up");
   return 0;
 }
 
@@ -87,6 +104,8 @@ step (struct cl_child *c, const struct cl_record *r, struct cl_error *err)
       return cl_symlink (c, r, err);
     case CL_OP_CONSOLE:
       return cl_console (c, r, err);
+    case CL_OP_LOOPBACK:
+      return loopback (err);
     case CL_OP_SYSCTL:
       return cl_sysctl (c, cl_record_str (r, 0, NULL), cl_record_str (r, 1, NULL), err);
     case CL_OP_HOSTNAME:
@@ -160,28 +179,41 @@ join_namespaces (const struct cl_plan *plan, struct cl_error *err)
 static int
 standard_streams (struct cl_child *c, struct cl_error *err)
 {
-  if (c->terminal)
-    return 0;
-  for (int i = 0; i < 3; i++)
+  for (int i = 0; i < 3 && !c->terminal; i++)
     {
       int fd = c->launch->stdio[i];
       cleanup_close int null = -1;
 
       if (fd < 0)
         {
-          struct cl_error ignored;
-          int path = cl_open_null (c, c->pivoted ? err : &ignored);
-
-          if (path < 0)
-            return -1;
-          close (path);
-          fd = null = open ("/dev/null", O_RDWR | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW);
+          fd = null = open ("/dev/null", O_RDWR | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW | O_NONBLOCK);
           if (null < 0 || !cl_is_null (null))
-            return cl_fail (err, CL_STAGE_DEVICE, null < 0 ? errno : ENODEV, "open /dev/null");
+            return cl_fail (err, CL_STAGE_DEVICE, null < 0 ? errno : ENODEV,
+                            "open /dev/null of the container");
         }
       if (dup2 (fd, i) < 0)
         return cl_fail (err, CL_STAGE_EXEC, errno, "standard stream %d", i);
     }
+  return 0;
+}
+
+/* Inside for good: nothing that leads out stays open while names that the
+ * image chose are walked (CVE-2024-21626). */
+static int
+settle (struct cl_child *c, struct cl_error *err)
+{
+  if (standard_streams (c, err) < 0)
+    return -1;
+  if (c->sync != 3)
+    {
+      if (dup3 (c->sync, 3, O_CLOEXEC) < 0)
+        return cl_fail (err, CL_STAGE_EXEC, errno, "move a descriptor");
+      c->sync = 3;
+    }
+  if (sys_close_range (4, ~0U, 0) < 0)
+    for (int fd = 4; fd < 4096; fd++)
+      close (fd);
+  c->root = c->host_proc = c->empty_mount = c->null_mount = -1;
   return 0;
 }
 
@@ -192,7 +224,7 @@ cl_child_main (struct cl_child *c)
   struct pollfd launcher = { .fd = l->self_fd, .events = POLLIN };
   struct cl_error err = { 0 };
   struct cl_record r;
-  bool streams = false;
+  bool settled = false;
   sigset_t none;
 
   /* Nothing lives on without its monitor.  It may have died before this call:
@@ -215,7 +247,9 @@ cl_child_main (struct cl_child *c)
         }
       if (cl_cgroups_enter (l->cgroups, &err) < 0 || join_namespaces (l->plan, &err) < 0)
         cl_child_fail (c, &err);
-      if (unshare (CLONE_NEWCGROUP) < 0 && errno != EINVAL)
+      /* Only now: its root is the group that the process sits in. */
+      if ((cl_namespace_flags (l->plan) & CLONE_NEWCGROUP) && unshare (CLONE_NEWCGROUP) < 0
+          && errno != EINVAL)
         {
           cl_fail (&err, CL_STAGE_NAMESPACE, errno, "unshare the cgroup namespace");
           cl_child_fail (c, &err);
@@ -236,15 +270,15 @@ cl_child_main (struct cl_child *c)
   cl_plan_rewind (l->plan, &r);
   while (cl_plan_next (l->plan, &r, NULL) > 0)
     {
-      if (!streams && (r.op == CL_OP_USER || r.op == CL_OP_EXEC))
+      if (!settled && r.op > CL_OP_PIVOT)
         {
-          streams = true;
-          if (standard_streams (c, &err) < 0)
+          settled = true;
+          if (settle (c, &err) < 0)
             cl_child_fail (c, &err);
         }
       if (l->command != NULL && (r.op == CL_OP_EXEC || r.op == CL_OP_CONSOLE))
         continue;
-      if (l->inside && l->command != NULL && r.op < CL_OP_USER && r.op != CL_OP_RLIMIT)
+      if (l->inside && l->command != NULL && r.op <= CL_OP_PIVOT && r.op != CL_OP_RLIMIT)
         continue; /* a health check: the mounts are made */
       if (step (c, &r, &err) < 0)
         cl_child_fail (c, &err);

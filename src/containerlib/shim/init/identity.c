@@ -261,17 +261,7 @@ cl_exec (struct cl_child *c, struct cl_error *err)
   if (find_command (argv[0], path != NULL ? path : fallback, file, sizeof file, err) < 0)
     return -1;
 
-  /* Really closed, not only marked: what an exec fails to close leaks.  The
-   * one that stays is close-on-exec and says by its end that exec worked. */
-  if (c->sync != 3)
-    {
-      if (dup3 (c->sync, 3, O_CLOEXEC) < 0)
-        return cl_fail (err, CL_STAGE_EXEC, errno, "move a descriptor");
-      c->sync = 3;
-    }
-  if (sys_close_range (4, ~0U, 0) < 0)
-    for (int fd = 4; fd < 4096; fd++)
-      close (fd);
+  /* The one that is left closes itself, and says by that that exec worked. */
   execve (file, argv, envp);
   if (errno == ENOENT && stat (file, &st) == 0)
     return cl_fail (err, CL_STAGE_EXEC, ENOEXEC, "%s: its interpreter is missing", argv[0]);

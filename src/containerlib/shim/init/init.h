@@ -90,6 +90,9 @@ struct cl_launch
   const struct cl_record *command; /* instead of the plan's; for health checks */
 };
 
+/* CLONE_NEW* bits of the plan. */
+uint64_t cl_namespace_flags (const struct cl_plan *plan);
+
 struct cl_launched
 {
   int pid;

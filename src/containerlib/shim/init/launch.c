@@ -7,8 +7,8 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-static uint64_t
-namespace_flags (const struct cl_plan *plan)
+uint64_t
+cl_namespace_flags (const struct cl_plan *plan)
 {
   struct cl_record r;
 
@@ -25,7 +25,7 @@ static int
 clone_process (const struct cl_launch *l, int *pidfd, struct cl_error *err)
 {
   int cgroup = cl_cgroups_unified (l->cgroups);
-  uint64_t spaces = l->inside ? 0 : namespace_flags (l->plan);
+  uint64_t spaces = l->inside ? 0 : cl_namespace_flags (l->plan) & ~(uint64_t) CLONE_NEWCGROUP;
   struct clone_args args = {
     .flags = spaces | CLONE_PIDFD | (cgroup >= 0 ? CLONE_INTO_CGROUP : 0),
     .pidfd = (uintptr_t) pidfd,
