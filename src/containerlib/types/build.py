@@ -123,7 +123,7 @@ def build_config(
         )
 
     _merge_command(fields, given, image, command, image_reference)
-    fields["hostname"] = _hostname(id, given, fields)
+    fields["hostname"] = _hostname(id, fields)
     fields["environment"] = _merge_environment(given, image, fields, image_reference)
     if image:
         _merge_image(fields, image, given, image_reference)
@@ -300,7 +300,7 @@ def _merge_command(
     fields["args"] = arguments
 
 
-def _hostname(id: str, given: Mapping[str, Any], fields: Mapping[str, Any]) -> str:
+def _hostname(id: str, fields: Mapping[str, Any]) -> str:
     """
     The caller's, the host's where it is shared, or the short id.
     """

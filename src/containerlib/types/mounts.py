@@ -50,6 +50,7 @@ _TMPFS_WORDS: Final = {
 }
 _TMPFS_TIMES: Final = frozenset({"noatime", "nodiratime", "relatime", "strictatime"})
 _TMPFS_KEYS: Final = frozenset({"uid", "gid", "nr_inodes"})
+_TMPFS_PAIR: Final = r"(?:uid|gid|nr_inodes)=[0-9]{1,10}|size=(?:[1-9][0-9]?|100)%"
 
 
 def parse_volumes(value: Volumes) -> tuple[Mount, ...]:
@@ -57,7 +58,7 @@ def parse_volumes(value: Volumes) -> tuple[Mount, ...]:
     Mounts from ``{"source": "/target"}``, ``{"source": ("/target", "ro")}``, a
     list of ``"source:target:options"``, Mount values and Compose's long form.
     """
-    if isinstance(value, (str, bytes, Mount)):
+    if isinstance(value, (str, bytes, Mount)) or not isinstance(value, Iterable):
         raise wrong_type("volumes", value, "a list or a dictionary")
     if isinstance(value, Mapping):
         mounts = tuple(_from_pair(source, target) for source, target in value.items())
@@ -104,6 +105,8 @@ def parse_volume(text: str) -> Mount:
     A mount from ``"source:target:options"``, or an anonymous volume from
     ``"/target"``.
     """
+    if not isinstance(text, str):
+        raise wrong_type("volumes", text, _FORMS)
     parts = text.split(":")
     if len(parts) == 1 and text.startswith("/"):
         return _checked(Mount(type="volume", target=text), text)
@@ -342,12 +345,7 @@ def _tmpfs_flags(words: Iterable[str]) -> tuple[str, ...]:
     for word in words:
         if word in _TMPFS_WORDS:
             flags.pop(_TMPFS_WORDS[word], None)
-        elif (
-            word in TMPFS_FLAGS
-            or word in _TMPFS_TIMES
-            or word.partition("=")[0] in _TMPFS_KEYS
-            or re.fullmatch(r"size=[0-9]{1,3}%", word)
-        ):
+        elif word in TMPFS_FLAGS or word in _TMPFS_TIMES or re.fullmatch(_TMPFS_PAIR, word):
             flags[word] = None
         else:
             accepted = ", ".join(["ro", "rw", "size=", "mode=", *sorted(f"{key}=" for key in _TMPFS_KEYS)])

@@ -20,7 +20,7 @@ MAXIMUM_BYTES: Final = 0x7FFFFFFFFFFFFFFF
 # Patterns of this package are text: re compiles and keeps them at their first
 # use, which spares every import a quarter of a millisecond for each.
 
-_BYTES: Final = r"(?ai)([0-9]+)(\.[0-9]*)? ?(?:([kmgtp])(?:i?b)?|b)?"
+_BYTES: Final = r"(?ai)([0-9]+)(\.[0-9]*)?(?: ?(?:([kmgtp])(?:i?b)?|b))?"
 _SHIFTS: Final = {None: 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50}
 
 _DURATION: Final = r"(?a)([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)"

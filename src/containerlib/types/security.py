@@ -179,7 +179,9 @@ def sysctl_namespace(key: str) -> str | None:
         return None
     if parts[0] == "net":
         return "network"
-    if parts[:2] == ["fs", "mqueue"] or (len(parts) == 2 and ".".join(parts) in _IPC_SYSCTLS):
+    if (len(parts) > 2 and parts[:2] == ["fs", "mqueue"]) or (
+        len(parts) == 2 and ".".join(parts) in _IPC_SYSCTLS
+    ):
         return "ipc"
     return None
 

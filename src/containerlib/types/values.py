@@ -82,7 +82,7 @@ class Mount:
     recursive: bool = True
 
     def __attrs_post_init__(self) -> None:
-        target = clean_path("volumes", self.target)
+        target = clean_path("tmpfs" if self.type == "tmpfs" else "volumes", self.target)
         if target != self.target:
             object.__setattr__(self, "target", target)
         if self.type == "bind":
