@@ -96,7 +96,7 @@ def bounding() -> int:
     return 0
 
 
-def available(*, user_namespace: bool = False) -> int:
+def obtainable(*, user_namespace: bool = False) -> int:
     """
     Return the mask of what a container started from here can have.
 
@@ -123,11 +123,11 @@ def effective_set(
     added, so that a name in both is added.
 
     *available* is the mask of what the host can give, by default what the
-    function *available* says.  What the default or ``ALL`` would include
+    function *obtainable* says.  What the default or ``ALL`` would include
     without being in it is left out; a name asked for in *cap_add* raises
     `NotSupported`.
     """
-    possible = names(_available() if available is None else available)
+    possible = names(obtainable() if available is None else available)
     added = {parse(name, option="cap_add") for name in cap_add}
     dropped = {parse(name, option="cap_drop") for name in cap_drop}
     for name in sorted(added - possible - {"ALL"}):
@@ -148,6 +148,3 @@ def _missing(name: str) -> str:
         f"cap_add: {name} is not in the bounding set of this process, so no container can be given it; "
         "leave it out, or start Python where it is (in a container: with cap_add there)"
     )
-
-
-_available = available
