@@ -149,8 +149,18 @@ def test_durations_refused(value: Any) -> None:
 
 @cases(
     ("value", "expected"),
-    [(15, 15), ("15", 15), ("TERM", 15), ("SIGTERM", 15), ("sigterm", 15), ("RTMIN", 34), ("SIGRTMIN+3", 37)]
-    + [("RTMAX-1", 63), (signal.SIGHUP, 1), ("64", 64)],
+    [
+        (15, 15),
+        ("15", 15),
+        ("TERM", 15),
+        ("SIGTERM", 15),
+        ("sigterm", 15),
+        ("RTMIN", 34),
+        ("SIGRTMIN+3", 37),
+        ("RTMAX-1", 63),
+        (signal.SIGHUP, 1),
+        ("64", 64),
+    ],
 )
 def test_signals(value: int | str, expected: int) -> None:
     """
@@ -224,8 +234,17 @@ def test_users(value: str | int, expected: str) -> None:
         "-u",
         ":",
         "a:b:c",
-    ]
-    + ["a b", "a/b", "a\0", "a\n0:0", "a,b", " 1", "1 ", 4294967295, -1, "0" * 20 + "4294967296"],
+        "a b",
+        "a/b",
+        "a\x00",
+        "a\n0:0",
+        "a,b",
+        " 1",
+        "1 ",
+        4294967295,
+        -1,
+        "0" * 20 + "4294967296",
+    ],
 )
 def test_users_refused(value: str | int) -> None:
     """
@@ -291,7 +310,7 @@ def test_groups() -> None:
 )
 def test_volume_strings(value: str, expected: Mount) -> None:
     """
-    docker's -v strings give the mounts that docker makes of them.
+    Docker's -v strings give the mounts that docker makes of them.
     """
     assert expected == p.parse_volume(value)
 
@@ -319,8 +338,6 @@ def test_relative_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "/a:/b:ro,rw",
         "/a:/b:shared,private",
         "/a:/b:nocopy",
-    ]
-    + [
         "data:/b:rshared",
         "/a:/b:noexec",
         "/a:/",
@@ -329,8 +346,11 @@ def test_relative_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "/a:/proc/1",
         "/a:/x/../proc",
         "a b:/x",
-    ]
-    + ["x:/y", "a\0b:/x", "/a\0:/x", "/a:/x\0"],
+        "x:/y",
+        "a\x00b:/x",
+        "/a\x00:/x",
+        "/a:/x\x00",
+    ],
 )
 def test_volume_strings_refused(value: str) -> None:
     """
@@ -676,8 +696,6 @@ def test_healthcheck() -> None:
         {"test": ["RUN", "x"]},
         {"test": ["CMD"]},
         {"test": "x", "interval": "never"},
-    ]
-    + [
         {"test": "x", "retries": 0},
         {"test": "x", "interval": 0},
         {"test": "x", "period": 1},
@@ -865,8 +883,10 @@ def test_platforms_and_policies() -> None:
         ("ctrl-p,ctrl-q", b"\x10\x11"),
         ("a", b"a"),
         ("ctrl-@,ctrl-[,ctrl-\\,ctrl-],ctrl-^,ctrl-_", b"\x00\x1b\x1c\x1d\x1e\x1f"),
-    ]
-    + [("DEL", b"\x7f"), ("", b""), ("ctrl-a,b,c", b"\x01bc")],
+        ("DEL", b"\x7f"),
+        ("", b""),
+        ("ctrl-a,b,c", b"\x01bc"),
+    ],
 )
 def test_detach_keys(value: str, expected: bytes) -> None:
     """
@@ -939,8 +959,6 @@ def test_sysctls() -> None:
         "net",
         "net..x",
         "net/../kernel/core_pattern",
-    ]
-    + [
         "net./../x",
         "kernel.shmmax/../../core_pattern",
         "fs.mqueue",
@@ -993,8 +1011,11 @@ def test_security_options(tmp_path: Path) -> None:
         'seccomp={"x":',
         "seccomp={}",
         "no-new-privileges:maybe",
-    ]
-    + ["colour=red", "label", "systempaths=confined", "seccomp=/dev/null"],
+        "colour=red",
+        "label",
+        "systempaths=confined",
+        "seccomp=/dev/null",
+    ],
 )
 def test_security_options_refused(value: str) -> None:
     """
@@ -1073,7 +1094,13 @@ def test_nothing_but_named_errors(value: object) -> None:
     TypeError that names an option.
     """
     for parse in _PARSERS:
-        try:
-            parse(value)
-        except (InvalidOption, TypeError) as error:
-            assert ": " in str(error), (parse, value)
+        message = _message(parse, value)
+        assert message is None or ": " in message, (parse, value)
+
+
+def _message(parse: Callable[[Any], object], value: object) -> str | None:
+    try:
+        parse(value)
+    except (InvalidOption, TypeError) as error:
+        return str(error)
+    return None

@@ -135,7 +135,7 @@ def build_config(
     own_name = fields.pop("name", None)
     return ContainerConfig(
         id=id,
-        name=name or own_name or random_name(),
+        name=(own_name or random_name()) if name is None else parse_name(name),
         image=image_reference,
         image_id=image_id,
         created_ns=time.time_ns() if created_ns is None else created_ns,

@@ -157,7 +157,7 @@ class ContainerConfig:
                 elif name in _TUPLES:
                     document[name] = ()
             return cls(**document)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise CorruptState(f"not a container's configuration: {error}") from error
 
 
