@@ -21,6 +21,7 @@ struct unpack
   struct cl_stream in;
   bool keep_owner;       /* --keep-owner: chown to the entry's ids */
   bool lenient;          /* --lenient: no error for attributes that need more rights */
+  bool root;             /* may do everything in the tree */
   char *body;
   char parent[PATH_MAX]; /* path of parent_fd, the last directory used */
   int parent_fd;
@@ -247,7 +248,7 @@ make_file (struct unpack *u, const struct cl_entry *e, const char *path, struct 
 }
 
 static int
-open_directory (struct unpack *u, const char *path, bool make, struct cl_error *err)
+open_directory (struct unpack *u, const char *path, struct cl_error *err)
 {
   const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
   const char *leaf;
@@ -258,10 +259,10 @@ open_directory (struct unpack *u, const char *path, bool make, struct cl_error *
   dir = open_parent (u, path, &leaf, err);
   if (dir < 0)
     return -1;
-  if (make && mkdirat (dir, leaf, 0700) < 0 && errno != EEXIST)
+  if (mkdirat (dir, leaf, 0700) < 0 && errno != EEXIST)
     return cl_fail (err, CL_STAGE_UNPACK, errno, "make directory %s", path);
   fd = openat (dir, leaf, flags);
-  if (fd < 0 && make && (errno == ENOTDIR || errno == ELOOP))
+  if (fd < 0 && (errno == ENOTDIR || errno == ELOOP))
     {
       if (clear_place (dir, leaf, path, err) < 0)
         return -1;
@@ -276,25 +277,26 @@ static int
 make_directory (struct unpack *u, const struct cl_entry *e, const char *path,
                 struct cl_error *err)
 {
-  cleanup_close int fd = open_directory (u, path, true, err);
+  cleanup_close int fd = open_directory (u, path, err);
 
   if (fd < 0)
     return err->code != 0 ? -1
                           : cl_fail (err, CL_STAGE_UNPACK, errno, "open directory %s", path);
   /* Without CAP_DAC_OVERRIDE nothing could be made in a read-only directory;
    * CL_ENTRY_FINISH sets the real mode. */
-  return set_attributes (u, fd, e, (e->mode & 07777) | 0700, path, err);
+  return set_attributes (u, fd, e, (e->mode & 07777) | (u->root ? 0 : 0700), path, err);
 }
 
 static int
-finish_directory (struct unpack *u, const struct cl_entry *e, const char *path,
-                  struct cl_error *err)
+finish_directory (const struct cl_entry *e, const char *path, struct cl_error *err)
 {
   struct timespec times[2] = { mtime_of (e), mtime_of (e) };
-  struct cl_error ignored = { 0 };
-  cleanup_close int fd = open_directory (u, path, false, &ignored);
+  cleanup_close int fd
+      = sys_openat2 (FD_TREE, path[0] == '\0' ? "." : path, O_RDONLY | O_DIRECTORY | O_CLOEXEC,
+                     0, ROOT_RESOLVE | RESOLVE_NO_SYMLINKS);
 
-  /* A later entry may have replaced it. */
+  /* A later entry may have replaced it, or a directory above it by a link to
+   * another one, which has attributes of its own. */
   if (fd < 0)
     return 0;
   if (fchmod (fd, e->mode & 07777) < 0 || futimens (fd, times) < 0)
@@ -390,7 +392,7 @@ make_entry (struct unpack *u, const struct cl_entry *e, struct cl_error *err)
     case CL_ENTRY_DIRECTORY:
       return make_directory (u, e, path, err);
     case CL_ENTRY_FINISH:
-      return finish_directory (u, e, path, err);
+      return finish_directory (e, path, err);
     case CL_ENTRY_SYMLINK:
       return make_symlink (u, e, path, link, err);
     case CL_ENTRY_HARDLINK:
@@ -463,7 +465,7 @@ cl_main_unpack (int argc, char **argv)
   else if (u.in.buf == NULL || u.body == NULL)
     cl_fail (&err, CL_STAGE_UNPACK, ENOMEM, "unpack: no memory");
   else if ((!userns || cl_join_userns (FD_USERNS, CL_STAGE_UNPACK, &err) == 0)
-           && unpack (&u, &err) == 0)
+           && (u.root = geteuid () == 0, unpack (&u, &err) == 0))
     {
       if (!sync || syncfs (FD_TREE) == 0)
         return 0;
