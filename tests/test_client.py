@@ -275,7 +275,7 @@ def test_unclosed_client_warns():
     """
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     client = MonitorClient(near.detach(), subject="web")
-    with pytest.warns(ResourceWarning, match="MonitorClient of web"):  # noqa: PT031
+    with pytest.warns(ResourceWarning, match="MonitorClient of web"):
         del client
         gc.collect()
     assert b"" == far.recv(1)
@@ -445,7 +445,7 @@ def test_unclosed_attachment_warns():
     """
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     attachment = Attachment(MonitorClient(near.detach(), subject="web"))
-    with pytest.warns(ResourceWarning, match="Attachment to web"):  # noqa: PT031
+    with pytest.warns(ResourceWarning, match="Attachment to web"):
         del attachment
         gc.collect()
     far.close()

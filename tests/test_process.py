@@ -65,11 +65,12 @@ class Helper:
             self.socket.shutdown(socket.SHUT_RDWR)
 
     def _serve(self) -> None:
-        while data := self.socket.recv(MSG_MAX):
-            type, arg = struct.unpack_from("ii", data)
-            if type == Msg.KILL:
-                self.popen.send_signal(arg)
-                self.socket.send(struct.pack("ii", Msg.ACK, 0))
+        with contextlib.suppress(OSError):
+            while data := self.socket.recv(MSG_MAX):
+                type, arg = struct.unpack_from("ii", data)
+                if type == Msg.KILL:
+                    self.popen.send_signal(arg)
+                    self.socket.send(struct.pack("ii", Msg.ACK, 0))
 
     def wait(self) -> int:
         for thread in self.threads:
@@ -321,7 +322,7 @@ def test_unfinished_process_warns():
     """
     helper = Helper(["cat"])
     process = Process(("cat",), helper.status, pid=helper.popen.pid, **helper.fds)
-    with pytest.warns(ResourceWarning, match=r"unfinished <Process \d+ of box"):  # noqa: PT031
+    with pytest.warns(ResourceWarning, match=r"unfinished <Process \d+ of box"):
         del process
         gc.collect()
     helper.close()
