@@ -299,6 +299,7 @@ def test_groups() -> None:
             "/a:/b:ro,rslave,Z",
             Mount(source="/a", target="/b", read_only=True, propagation="rslave", options=("Z",)),
         ),
+        ("/a:/b:noexec,nodev", Mount(source="/a", target="/b", options=("noexec", "nodev"))),
         ("/a:/b:cached", Mount(source="/a", target="/b")),
         ("/a:/b:bind-recursive=disabled", Mount(source="/a", target="/b", recursive=False)),
         ("/a:/b/../c//d/.", Mount(source="/a", target="/c/d")),
@@ -339,7 +340,7 @@ def test_relative_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         "/a:/b:shared,private",
         "/a:/b:nocopy",
         "data:/b:rshared",
-        "/a:/b:noexec",
+        "/a:/b:exec",
         "/a:/",
         "/a:/x/..",
         "/a:/proc",
@@ -431,7 +432,7 @@ def test_tmpfs() -> None:
     sized = Mount(
         type="tmpfs",
         target="/run",
-        options=("nosuid", "nodev", "uid=5"),
+        options=("nosuid", "nodev", "uid=5", "exec"),
         tmpfs_size=64 << 20,
         tmpfs_mode=0o1777,
         read_only=True,
@@ -476,6 +477,7 @@ def test_mount_values_are_checked() -> None:
         {"type": "tmpfs", "source": "/a", "target": "/b"},
         {"type": "volume", "target": "/b", "propagation": "shared"},
         {"type": "cake", "target": "/b"},
+        {"source": "/a", "target": "/b", "options": ("exec",)},
         {"type": "volume", "source": "a", "target": "/b", "subpath": "/abs"},
     ):
         with pytest.raises(InvalidOption):

@@ -275,8 +275,7 @@ def _mount_point(mount: Mount, volume_paths: Mapping[str, str]) -> dict[str, Any
 
 def _mode(mount: Mount) -> str:
     words = ["ro"] if mount.read_only else []
-    words += [word for word in mount.options if word in ("z", "Z")]
-    return ",".join(words)
+    return ",".join([*words, *mount.options])
 
 
 def _bind(mount: Mount) -> str:

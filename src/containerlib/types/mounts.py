@@ -13,7 +13,7 @@ from typing import Any, Final
 import attrs
 
 from .quantities import invalid, parse_bytes, parse_integer, wrong_type
-from .values import PROPAGATIONS, Mount
+from .values import MOUNT_OPTIONS, PROPAGATIONS, Mount
 
 VolumeTarget = str | os.PathLike[str] | tuple[str, str] | Mapping[str, Any]
 Volumes = Mapping[str | os.PathLike[str], VolumeTarget] | Iterable[str | Mount | Mapping[str, Any]]
@@ -21,7 +21,7 @@ Tmpfs = str | Iterable[str] | Mapping[str, str | None]
 
 _VOLUME_NAME: Final = r"(?a)[a-zA-Z0-9][a-zA-Z0-9_.-]{1,254}"
 _FORMS: Final = "'source:target', 'source:target:ro', a path for an anonymous volume, or a Mount"
-_WORDS: Final = f"ro, rw, z, Z, nocopy, rbind, bind, {', '.join(PROPAGATIONS)}"
+_WORDS: Final = f"ro, rw, {', '.join(MOUNT_OPTIONS)}, nocopy, rbind, bind, {', '.join(PROPAGATIONS)}"
 _CONSISTENCY: Final = frozenset({"consistent", "cached", "delegated", "default"})
 
 #: Files below /proc that lxcfs and CRIU put there; nothing else may cover it.
@@ -48,7 +48,7 @@ _TMPFS_WORDS: Final = {
     "dev": "nodev",
     "exec": "noexec",
 }
-_TMPFS_TIMES: Final = frozenset({"noatime", "nodiratime", "relatime", "strictatime"})
+_TMPFS_TIMES: Final = frozenset({"noatime", "relatime", "strictatime"})
 _TMPFS_KEYS: Final = frozenset({"uid", "gid", "nr_inodes"})
 _TMPFS_PAIR: Final = r"(?:uid|gid|nr_inodes)=[0-9]{1,10}|size=(?:[1-9][0-9]?|100)%"
 
@@ -131,7 +131,7 @@ def _mount(source: str | os.PathLike[str], target: str, options: str, *, shown: 
             if propagation not in (None, word):
                 raise invalid("volumes", shown, "one propagation")
             propagation = word
-        elif word in ("z", "Z"):
+        elif word in MOUNT_OPTIONS:
             kept.append(word)
         elif word == "nocopy" and kind == "volume":
             nocopy = True
@@ -339,12 +339,13 @@ def _tmpfs_mount(target: str, options: str, *, shown: str) -> Mount:
 def _tmpfs_flags(words: Iterable[str]) -> tuple[str, ...]:
     """
     Docker's defaults with the caller's words applied: ``exec`` takes ``noexec``
-    away.  What remains are kernel flags and ``uid=``, ``gid=``, ``nr_inodes=``.
+    away and stands in its place.
     """
     flags = dict.fromkeys(TMPFS_FLAGS)
     for word in words:
         if word in _TMPFS_WORDS:
             flags.pop(_TMPFS_WORDS[word], None)
+            flags[word] = None
         elif word in TMPFS_FLAGS or word in _TMPFS_TIMES or re.fullmatch(_TMPFS_PAIR, word):
             flags[word] = None
         else:

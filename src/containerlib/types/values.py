@@ -21,6 +21,9 @@ MountType = Literal["bind", "volume", "tmpfs"]
 
 PROPAGATIONS: Final = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 
+#: What a bind mount or a volume can have beside ro; a tmpfs has its own.
+MOUNT_OPTIONS: Final = ("z", "Z", "nosuid", "nodev", "noexec")
+
 #: Limits that the kernel knows, with their numbers in <asm-generic/resource.h>.
 RLIMITS: Final = {
     "cpu": 0,
@@ -64,8 +67,8 @@ class Mount:
 
     *source* is a host path for ``bind``, a volume's name for ``volume`` (None:
     an anonymous one) and nothing for ``tmpfs``.  *propagation* of None means
-    rprivate.  *options* are further flags for a tmpfs, as mount(8) has them,
-    and ``z``/``Z`` for a bind.
+    rprivate.  *options* are flags as mount(8) has them for a tmpfs, and ``z``,
+    ``Z``, ``nosuid``, ``nodev``, ``noexec`` for the others.
     """
 
     type: MountType = "bind"
@@ -94,6 +97,8 @@ class Mount:
                 raise invalid("tmpfs", self.source, "no source: a tmpfs starts empty")
         elif self.type != "volume":
             raise invalid("volumes", self.type, "a mount of type 'bind', 'volume' or 'tmpfs'")
+        if self.options and self.type != "tmpfs" and not set(self.options) <= set(MOUNT_OPTIONS):
+            raise invalid("volumes", list(self.options), f"options of {', '.join(MOUNT_OPTIONS)}")
         if self.propagation is not None and self.propagation not in PROPAGATIONS:
             raise invalid("volumes", self.propagation, f"a propagation of {', '.join(PROPAGATIONS)}")
         if self.propagation is not None and self.type != "bind":
