@@ -372,6 +372,23 @@ class TestPlan:
         assert (0, "devices.allow", "c 10:229 rwm", False) in plan.writes
         assert 1 == sum(value == "c 1:3 rwm" for _, _, value, _ in plan.writes)
 
+    @pytest.mark.parametrize(
+        "options",
+        [{"rules": ["c 10:229 rwm"]}, {"devices": [Device(source="/dev/zero", permissions="r")]}],
+    )
+    def test_rootless_cannot_filter(self, options):
+        """
+        What only a device list could enforce is refused to a rootless container, all else is not.
+        """
+        one = cgroups.Hierarchy(version=2, mount="/d", controllers=(), own="/d", parent="/d")
+        host = cgroups.CgroupLayout(kind="v2", hierarchies=(one,))
+
+        with pytest.raises(NotSupported, match="run as root"):
+            cgroups.compile(Resources(), id="0" * 24, layout=host, rootless=True, **options)
+        cgroups.compile(
+            Resources(), id="0" * 24, layout=host, rootless=True, devices=[Device(source="/dev/zero")]
+        )
+
     def test_rules_without_devices_groups(self):
         """
         Rules that nothing on the host can enforce are an error.

@@ -485,7 +485,7 @@ class TestPlan:
             "cpuset",
             "pids_limit",
             "blkio_config.weight",
-            "devices",
+            "device_cgroup_rules",
             "pause",
         } == set(missing)
         for feature in missing.values():

@@ -185,7 +185,12 @@ class TestKernel:
         No more processes can be started than the limit has.
         """
         _version("pids")
-        program = "import os\nfor n in range(9):\n  try: os.fork() or os.read(0, 1)\n  except OSError: print('no', n)"
+        program = (
+            "import os\n"
+            "for n in range(9):\n"
+            "  try: os.fork() or os.read(0, 1)\n"
+            "  except OSError: print('no', n)\n"
+        )
         plan, process = start(Resources(pids_limit=3), sys.executable, "-c", program)
 
         assert process.stdout is not None
@@ -450,7 +455,8 @@ class TestDelegation:
         os.mkdir(plan.directories[0].path)
         for index, file, value, optional in plan.writes:
             open(plan.directories[index].path + "/" + file, "w").write(value)
-        print(open(plan.directories[0].path + "/pids.max").read().strip(), cgroups.detect().unified.parent == group)
+        limit = open(plan.directories[0].path + "/pids.max").read().strip()
+        print(limit, cgroups.detect().unified.parent == group)
         os.rmdir(plan.directories[0].path)
     """
 

@@ -85,7 +85,9 @@ def main(arguments: list[str]) -> int:
     """
     Run pytest with *arguments* under cgroup v2, and return its exit code.
     """
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or TESTS)]
+    color = "yes" if sys.stdout.isatty() else "no"
+    options = ["-q", "-p", "no:cacheprovider", f"--color={color}"]
+    command = [sys.executable, "-m", "pytest", *options, *(arguments or TESTS)]
     if os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
         return subprocess.run(command, cwd=PROJECT).returncode
     kernel = shutil.which(KERNEL)
@@ -114,7 +116,13 @@ def boot(kernel: str, scratch: Path, command: list[str]) -> int:
         encoding="utf-8",
     )
     init.chmod(0o755)
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(scratch), "TMPDIR": memory_directory()}
+    disk = scratch / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(scratch),
+        "TMPDIR": memory_directory(),
+    }
     preloaded = build_preload(scratch)
     if preloaded:
         environment["LD_PRELOAD"] = preloaded
@@ -129,6 +137,7 @@ def boot(kernel: str, scratch: Path, command: list[str]) -> int:
             "quiet",
             f"init={init}",
             f"uml_dir={scratch}",
+            f"ubd0={disk}",
             "con0=fd:0,fd:1",
             "con=null",
         ],
@@ -204,7 +213,16 @@ def build_preload(scratch: Path) -> str:
         return ""
     library = scratch / "xstate.so"
     subprocess.run(
-        [*shlex.split(compiler), "-O2", "-shared", "-fPIC", "-o", str(library), str(HERE / "xstate.c"), "-ldl"],
+        [
+            *shlex.split(compiler),
+            "-O2",
+            "-shared",
+            "-fPIC",
+            "-o",
+            str(library),
+            str(HERE / "xstate.c"),
+            "-ldl",
+        ],
         check=True,
     )
     return str(library)

@@ -5,7 +5,9 @@ Which limits this host enforces, as data.
 
 from __future__ import annotations
 
-from containerlib.errors import ContainerlibError
+import os
+
+from containerlib.errors import ContainerlibError, NotSupported
 from containerlib.runtime.cgroups.layout import CgroupLayout, detect
 from containerlib.runtime.cgroups.limits import limits, require
 from containerlib.types import BlkioConfig, Feature, Resources
@@ -15,7 +17,6 @@ _TRIALS = (
     ("memswap_limit", Resources(mem_limit=64 << 20, memswap_limit=64 << 20)),
     ("cpus", Resources(cpus=1.0)),
     ("cpu_shares", Resources(cpu_shares=512)),
-    ("cpuset", Resources(cpuset="0")),
     ("pids_limit", Resources(pids_limit=100)),
     ("blkio_config.weight", Resources(blkio=BlkioConfig(weight=100))),
 )
@@ -36,9 +37,11 @@ def features(layout: CgroupLayout | None = None) -> list[Feature]:
             found.append(_missing(name, error))
         else:
             found.append(Feature(name=name, available=True))
-    for name, controller in (("devices", "devices"), ("pause", "freezer")):
+    for name, controller in (("cpuset", "cpuset"), ("pause", "freezer"), ("device_cgroup_rules", "devices")):
         try:
             require(layout, controller, name)
+            if controller == "devices" and os.geteuid() != 0:
+                raise NotSupported(f"{name}: only root can filter devices: run as root")
         except ContainerlibError as error:
             found.append(_missing(name, error))
         else:

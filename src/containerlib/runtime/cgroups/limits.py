@@ -81,7 +81,7 @@ def require(layout: CgroupLayout, controller: str, option: str) -> Hierarchy:
     if not hierarchy.writable:
         raise NotSupported(f"{option}: the {controller!r} controller: {hierarchy.reason}", subject=option)
     name = "io" if hierarchy.version == 2 and controller == "blkio" else controller
-    if hierarchy.version == 2 and hierarchy.blocked and name not in hierarchy.enabled:
+    if hierarchy.blocked and name in hierarchy.controllers and name not in hierarchy.enabled:
         raise NotSupported(f"{option}: the {name!r} controller: {hierarchy.blocked}", subject=option)
     return hierarchy
 

@@ -143,8 +143,8 @@ def compile(
 
     *devices* and *rules* (``device_cgroup_rules``) come on top of the default
     devices; a *privileged* container may use any.  A *rootless* one cannot
-    make nodes and has those of the host that its user may open, so no device
-    list is needed, nor could it be set.
+    make nodes and has those of the host that its user may open, so it needs
+    no list, and none could be set.
 
     Raises:
         NotSupported:
@@ -155,11 +155,8 @@ def compile(
     needs = asked(resources)
     wanted_limits = limits(resources, layout) if needs else []
     filter_devices = not privileged and not rootless
-    if rules and filter_devices and (layout.of("devices") is None or not _writable(layout, "devices")):
-        raise NotSupported(
-            "device_cgroup_rules: this host has no control groups that filter devices: mount cgroup v2",
-            subject="device_cgroup_rules",
-        )
+    if (devices or rules) and not privileged:
+        _check_devices(layout, devices, rules, rootless=rootless)
 
     wanted = {*_ALWAYS, *needs}
     if filter_devices:
@@ -219,9 +216,28 @@ def compile(
     )
 
 
-def _writable(layout: CgroupLayout, controller: str) -> bool:
-    hierarchy = layout.of(controller)
-    return hierarchy is not None and hierarchy.writable
+def _check_devices(
+    layout: CgroupLayout, devices: Sequence[Device], rules: Sequence[str], *, rootless: bool
+) -> None:
+    """
+    Refuse what only a device list can enforce where there is none.
+    """
+    hierarchy = layout.of("devices")
+    if not rootless and hierarchy is not None and hierarchy.writable:
+        return
+    remedy = "run as root" if rootless else "mount cgroup v2, or the devices hierarchy of version 1"
+    if rules:
+        raise NotSupported(
+            f"device_cgroup_rules: no control group filters this container's devices: {remedy}",
+            subject="device_cgroup_rules",
+        )
+    for device in devices:
+        if not {"r", "w"} <= set(device.permissions):
+            raise NotSupported(
+                f"devices: {device.source}: permissions {device.permissions!r} cannot be enforced, no control group "
+                f"filters this container's devices: {remedy}, or allow 'rwm'",
+                subject="devices",
+            )
 
 
 def _steps(top: str, bottom: str) -> list[str]:
@@ -274,8 +290,7 @@ def _enable(path: str, required: Sequence[str], wanted: Sequence[str]) -> None:
     extra = [name for name in wanted if name not in have]
     if not missing and not extra:
         return
-    if missing and not have and os.path.exists(f"{path}/cgroup.type"):
-        step_aside(path)
+    moved = bool(missing and not have and os.path.exists(f"{path}/cgroup.type")) and step_aside(path)
     control = f"{path}/cgroup.subtree_control"
     if missing:
         try:
@@ -292,18 +307,22 @@ def _enable(path: str, required: Sequence[str], wanted: Sequence[str]) -> None:
         except OSError:
             # Nobody asked for it: the container is counted less, no more.
             continue
+    if moved:
+        # Our own group is another one now, and its parent has controllers.
+        detect(refresh=True)
 
 
-def step_aside(path: str) -> None:
+def step_aside(path: str) -> bool:
     """
     Move this process and those it started out of the group *path*.
 
     A group of version 2 with processes of its own can give no controllers to
-    the groups below.  Processes of others are left where they are.
+    the groups below.  Processes of others are left where they are.  Tells
+    whether anything was moved.
     """
     pids = read_words(f"{path}/cgroup.procs")
     if not pids or not all(descends(int(pid)) for pid in pids):
-        return
+        return False
     aside = f"{path}/{_CALLER}"
     try:
         os.makedirs(aside, exist_ok=True)
@@ -315,7 +334,7 @@ def step_aside(path: str) -> None:
                     raise
     except OSError as error:
         raise _failed("move this process to the group", aside, error) from None
-    detect(refresh=True)
+    return True
 
 
 def _write(path: str, value: str) -> None:
