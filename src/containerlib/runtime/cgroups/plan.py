@@ -234,8 +234,8 @@ def _check_devices(
     for device in devices:
         if not {"r", "w"} <= set(device.permissions):
             raise NotSupported(
-                f"devices: {device.source}: permissions {device.permissions!r} cannot be enforced, no control group "
-                f"filters this container's devices: {remedy}, or allow 'rwm'",
+                f"devices: {device.source}: permissions {device.permissions!r} cannot be enforced: "
+                f"no control group filters this container's devices: {remedy}, or allow 'rwm'",
                 subject="devices",
             )
 
