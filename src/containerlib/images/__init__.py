@@ -12,6 +12,8 @@ from containerlib.images.host import host_record as host_record
 from containerlib.images.library import find as find
 from containerlib.images.library import get as get
 from containerlib.images.library import images as images
+from containerlib.images.library import layer_path as layer_path
+from containerlib.images.library import layer_size as layer_size
 from containerlib.images.library import lower_directories as lower_directories
 from containerlib.images.library import remove as remove
 from containerlib.images.library import tag as tag

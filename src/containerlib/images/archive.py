@@ -13,9 +13,9 @@ import base64
 import io
 import tarfile
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal, InvalidOperation
-from typing import IO
+from typing import IO, cast
 
 import attrs
 
@@ -100,7 +100,9 @@ class _Position:
         """
         self.budget -= size
         if size < 0 or self.budget < 0:
-            raise InvalidArchive(f"the headers of the entry at byte {self.at} take more than {HEADER_BYTES} bytes")
+            raise InvalidArchive(
+                f"the headers of the entry at byte {self.at} take more than {HEADER_BYTES} bytes"
+            )
         return self.take(size)
 
     def take(self, size: int) -> bytes:
@@ -129,7 +131,11 @@ class TarReader:
         self._total = 0
         # `tarfile` reads headers for its own object; mode "w" makes one that has read nothing yet.
         self._tar = tarfile.TarFile(
-            fileobj=io.BytesIO(), mode="w", encoding="utf-8", errors="surrogateescape", format=tarfile.PAX_FORMAT
+            fileobj=io.BytesIO(),
+            mode="w",
+            encoding="utf-8",
+            errors="surrogateescape",
+            format=tarfile.PAX_FORMAT,
         )
         self._tar.fileobj = self._source  # type: ignore[assignment]  # what fromtarfile() needs of it
 
@@ -155,7 +161,7 @@ class TarReader:
         Read the next header; None at the end of the archive.
         """
         source = self._source
-        self._skip_to(self._tar.offset)  # type: ignore[attr-defined]  # set by fromtarfile()
+        self._skip_to(self._tar.offset)
         source.budget = HEADER_BYTES
         start = source.at
         try:
@@ -168,7 +174,7 @@ class TarReader:
             if isinstance(error, InvalidArchive):
                 raise
             raise InvalidArchive(f"no tar header at byte {start}: {error}") from error
-        self._left = self._tar.offset - source.at  # type: ignore[attr-defined]
+        self._left = self._tar.offset - source.at
         if self._left < 0 or info.size < 0:
             raise InvalidArchive(f"{info.name!r}: the header gives a size that cannot be")
         return info
@@ -201,7 +207,9 @@ class TarReader:
             entry.segments = self._segments(info)
             self._total += info.size
             if self._total > self._limits.size:
-                raise InvalidArchive(f"{info.name!r}: the archive unpacks to more than {self._limits.size} bytes")
+                raise InvalidArchive(
+                    f"{info.name!r}: the archive unpacks to more than {self._limits.size} bytes"
+                )
         elif kind == "hardlink":
             entry.link = clean_path(_bytes(info.linkname), name=info.linkname)
             if not entry.link:
@@ -216,7 +224,7 @@ class TarReader:
         return entry
 
     def _segments(self, info: tarfile.TarInfo) -> list[tuple[int, int]] | None:
-        sparse = info.sparse
+        sparse = cast("list[tuple[int, int]] | None", info.sparse)
         if sparse is None:
             if self._left < info.size:
                 raise InvalidArchive(f"{info.name!r}: the header gives a size that cannot be")
@@ -285,7 +293,7 @@ def _mtime(info: tarfile.TarInfo) -> int:
     return max(-(2**31) * 10**9, min(nanoseconds, (2**34 - 1) * 10**9))  # what ext4 can hold
 
 
-def _xattrs(headers: dict[str, str]) -> dict[bytes, bytes]:
+def _xattrs(headers: Mapping[str, str]) -> dict[bytes, bytes]:
     """
     Return the extended attributes that may come from an archive.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import io
 from types import ModuleType
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from containerlib.errors import NotSupported
 
@@ -42,7 +42,7 @@ def zstd_module() -> ModuleType:
     raise NotSupported("zstd needs Python 3.14 or the package backports.zstd; pip install backports.zstd")
 
 
-def decompressed(stream: io.BufferedReader, kind: str) -> IO[bytes]:
+def decompressed(stream: io.BufferedReader[Any], kind: str) -> IO[bytes]:
     """
     Return the content of *stream*, which is compressed with *kind*.
 

@@ -42,8 +42,8 @@ Directories that start empty, with their modes.
 """
 
 _PSEUDO = frozenset(
-    "autofs binfmt_misc bpf cgroup cgroup2 configfs cpuset debugfs devpts devtmpfs efivarfs fusectl hugetlbfs mqueue "
-    "nsfs overlay proc pstore ramfs rpc_pipefs securityfs selinuxfs sysfs tmpfs tracefs".split()
+    "autofs binfmt_misc bpf cgroup cgroup2 configfs cpuset debugfs devpts devtmpfs efivarfs fusectl hugetlbfs "
+    "mqueue nsfs overlay proc pstore ramfs rpc_pipefs securityfs selinuxfs sysfs tmpfs tracefs".split()
 )
 """
 Types whose mounts are not shown: what the kernel makes up, what does not
@@ -118,11 +118,17 @@ def host_record() -> ImageRecord:
     """
     Return the host's root file system as an image.
     """
-    document = {**host_platform(), "config": {"Cmd": ["/bin/sh"]}, "rootfs": {"type": "layers", "diff_ids": []}}
+    document = {
+        **host_platform(),
+        "config": {"Cmd": ["/bin/sh"]},
+        "rootfs": {"type": "layers", "diff_ids": []},
+    }
     return ImageRecord(id=HOST, document=document, layers=(), tags=(HOST,))
 
 
-def host_layout(*, rootless: bool, hide: Iterable[str] = (), engine_paths: Iterable[str | Path] = ()) -> HostLayout:
+def host_layout(
+    *, rootless: bool, hide: Iterable[str] = (), engine_paths: Iterable[str | Path] = ()
+) -> HostLayout:
     """
     Say how to show the host's root file system.
 
@@ -213,7 +219,7 @@ def _layout(rootless: bool, mountinfo: bytes, changed: int) -> HostLayout:  # no
 
 
 def _single(mounts: dict[str, MountPoint]) -> HostLayout:
-    overlays = [Overlay(target="/", lower="/", key="root", mode=0o755)]
+    overlays = [Overlay(target="/", lower="/", key=_key("/"), mode=0o755)]
     for target in sorted(mounts):
         # What lies on a file system that is not shown is not reached either.
         if _is_real(mounts[target]) and all(
@@ -250,12 +256,15 @@ def _overlay(target: str, mode: int) -> Overlay:
 
 def _key(target: str) -> str:
     """
-    Return a single path component for *target*, different for each.
+    Return a single path component for *target*, different for each, without
+    what mount options give a meaning.
     """
-    key = target.strip("/").replace("%", "%25").replace("/", "%2F")
+    key = target.strip("/") or "/"
+    for character in "%/:,\\":
+        key = key.replace(character, f"%{ord(character):02X}")
     if len(os.fsencode(key)) <= 200:
         return key
-    import hashlib  # noqa: PLC0415  # rarely needed
+    import hashlib  # rarely needed
 
     return "long-" + hashlib.sha256(os.fsencode(key)).hexdigest()
 

@@ -69,18 +69,17 @@ def import_rootfs(
         KernelError: The files cannot be made, for instance for want of space.
     """
     checked = check_config(config)
-    name = None if tag is None else str(library._taggable(tag))  # noqa: SLF001  # one room
+    name = None if tag is None else str(library._taggable(tag))  # one room
     with store.workspace("import", userns_fd=userns_fd) as workspace, _opened(source) as (stream, label):
         os.mkdir("layer", 0o700, dir_fd=workspace)
         os.mkdir(f"layer/{library.LAYER_ROOT}", 0o700, dir_fd=workspace)
-        os.chmod(f"layer/{library.LAYER_ROOT}", 0o755, dir_fd=workspace)
         root = os.open(f"layer/{library.LAYER_ROOT}", DIRECTORY | os.O_NOFOLLOW, dir_fd=workspace)
+        os.fchmod(root, 0o755)  # unless the archive has another mode for it
         try:
             with open(os.open("blob", _CREATE, 0o600, dir_fd=workspace), "wb") as blob:
                 layer = _unpack_layer(
                     stream,
                     blob,
-                    root,
                     limits=limits,
                     unpacker=Unpacker(root, userns_fd=userns_fd, single_id=single_id, sync=durable),
                 )
@@ -91,7 +90,7 @@ def import_rootfs(
             raise InvalidArchive(f"cannot import {label}: {error}", subject=label) from error
         finally:
             os.close(root)
-        return _commit(store, workspace, layer, name, checked, label, durable=durable)
+        return _commit(store, workspace, layer=layer, name=name, config=checked, label=label, durable=durable)
 
 
 @attrs.frozen(kw_only=True)
@@ -143,6 +142,13 @@ def _packed(fd: int) -> Iterator[BinaryIO]:
                 pack.write_tar(fd, out)
         except BrokenPipeError:
             pass  # the reader failed, and says why
+        except OSError as error:
+            name = os.fsdecode(error.filename or b"")
+            failure.append(
+                KernelError(
+                    f"read {name!r} of the directory", errno=error.errno or 0, stage="import", path=name
+                )
+            )
         except BaseException as error:  # raised again by the reader's thread
             failure.append(error)
 
@@ -169,7 +175,9 @@ class _Tee(io.RawIOBase):
     *head* was read from the source before.
     """
 
-    def __init__(self, source: IO[bytes] | BinaryIO, *, head: bytes = b"", copy: IO[bytes] | None = None) -> None:
+    def __init__(
+        self, source: IO[bytes] | BinaryIO, *, head: bytes = b"", copy: IO[bytes] | None = None
+    ) -> None:
         self._source = source
         self._head = head
         self._copy = copy
@@ -214,9 +222,7 @@ Compressions that OCI has a media type for; other layers are kept plain.
 """
 
 
-def _unpack_layer(
-    source: BinaryIO, blob: IO[bytes], root: int, *, limits: Limits | None, unpacker: Unpacker
-) -> _Layer:
+def _unpack_layer(source: BinaryIO, blob: IO[bytes], *, limits: Limits | None, unpacker: Unpacker) -> _Layer:
     with unpacker:
         head = source.read(CHUNK) or b""
         kind = compression.detect(head)
@@ -267,11 +273,11 @@ _DECOMPRESSOR_ERRORS = ("LZMAError", "ZstdError", "IsalError", "error")
 def _commit(
     store: Store,
     workspace: int,
+    *,
     layer: _Layer,
     name: str | None,
     config: dict[str, Any],
     label: str,
-    *,
     durable: bool,
 ) -> ImageRecord:
     """
@@ -279,7 +285,10 @@ def _commit(
     """
     created = timestamp()
     document = new_config(
-        config=config, diff_ids=[layer.diff_id], created=created, comment=f"Imported from {os.path.basename(label)}"
+        config=config,
+        diff_ids=[layer.diff_id],
+        created=created,
+        comment=f"Imported from {os.path.basename(label)}",
     )
     data = encode(document)
     info = encode({"size": layer.size})

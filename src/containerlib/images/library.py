@@ -69,7 +69,9 @@ def find(store: Store, key: str) -> ImageRecord | None:
         return None
     matches = {r.id: r for r in images(store) if r.id[7:].startswith(hexadecimal)}
     if len(matches) > 1:
-        raise Conflict(f"{len(matches)} images have an id that begins with {hexadecimal!r}; give more of it", subject=key)
+        raise Conflict(
+            f"{len(matches)} images have an id that begins with {hexadecimal!r}; give more of it", subject=key
+        )
     return next(iter(matches.values()), None)
 
 
@@ -97,7 +99,9 @@ def _find_reference(by_digest: dict[str, list[Descriptor]], key: str) -> list[De
         names = [entry.annotations.get(REF_NAME) for entry in entries]
         if reference.digest is not None:
             # A digest names the content; the repository must be one that it came from.
-            same = any(name and name.startswith((f"{reference.name}:", f"{reference.name}@")) for name in names)
+            same = any(
+                name and name.startswith((f"{reference.name}:", f"{reference.name}@")) for name in names
+            )
             if digest == reference.digest and same:
                 return entries
         elif str(reference) in names:
@@ -120,14 +124,18 @@ def _load(store: Store, entries: Sequence[Descriptor]) -> ImageRecord:
     try:
         manifest = read_document(store.blobs.read(digest), subject=f"manifest {digest}")
         config = Descriptor.from_json(manifest["config"])
-        document = read_document(store.blobs.read(config.digest), subject=f"image configuration {config.digest}")
+        document = read_document(
+            store.blobs.read(config.digest), subject=f"image configuration {config.digest}"
+        )
         layers = tuple(document["rootfs"]["diff_ids"])
         for layer in layers:
             check_digest(layer)
     except CorruptState:
         raise
     except (KeyError, TypeError, ValueError, ContainerlibError) as error:
-        raise CorruptState(f"the image with manifest {digest} is damaged: {error!r}", subject=digest) from error
+        raise CorruptState(
+            f"the image with manifest {digest} is damaged: {error!r}", subject=digest
+        ) from error
     names = [entry.annotations[REF_NAME] for entry in entries if REF_NAME in entry.annotations]
     return ImageRecord(
         id=config.digest,
@@ -135,6 +143,7 @@ def _load(store: Store, entries: Sequence[Descriptor]) -> ImageRecord:
         layers=layers,
         tags=tuple(sorted(name for name in names if "@" not in name)),
         digests=tuple(sorted({f"{_repository(name)}@{digest}" for name in names})),
+        manifests=(digest,),
         size=sum(layer_size(store, layer) for layer in set(layers)),
     )
 
@@ -151,10 +160,11 @@ def _merged(records: Sequence[ImageRecord]) -> list[ImageRecord]:
     merged: dict[str, ImageRecord] = {}
     for record in records:
         if (other := merged.get(record.id)) is not None:
-            record = attrs.evolve(  # noqa: PLW2901  # the joined one takes its place
+            record = attrs.evolve(  # the joined one takes its place
                 record,
                 tags=tuple(sorted({*record.tags, *other.tags})),
                 digests=tuple(sorted({*record.digests, *other.digests})),
+                manifests=(*other.manifests, *record.manifests),
             )
         merged[record.id] = record
     return list(merged.values())
@@ -193,7 +203,9 @@ def layer_size(store: Store, diff_id: str) -> int:
     """
     path = f"{check_digest(diff_id)}/{LAYER_INFO}"
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=store.layers_fd()), "rb") as file:
+        with open(
+            os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=store.layers_fd()), "rb"
+        ) as file:
             return int(json.loads(file.read())["size"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0
@@ -242,7 +254,9 @@ def _taggable(reference: str) -> Reference:
     if parsed.digest is not None:
         raise InvalidReference(f"{reference!r} has a digest: a tag cannot choose it", subject=reference)
     if parsed.domain == "docker.io" and parsed.path == f"library/{HOST}":
-        raise InvalidReference(f"{reference!r} is the name of the host's own root file system", subject=reference)
+        raise InvalidReference(
+            f"{reference!r} is the name of the host's own root file system", subject=reference
+        )
     return parsed
 
 
@@ -270,9 +284,11 @@ def _without_name(entry: Descriptor) -> dict[str, str]:
     return {key: value for key, value in entry.annotations.items() if key != REF_NAME}
 
 
-def untag(store: Store, reference: str) -> None:
+def untag(store: Store, reference: str, *, record: ImageRecord | None = None) -> None:
     """
     Take a name away; the image itself stays.
+
+    With *record*, only if it is a name of that image.
     """
     name = str(Reference.parse(reference).with_default_tag())
     with store.blobs.transaction():
@@ -280,6 +296,8 @@ def untag(store: Store, reference: str) -> None:
         entry = next((e for e in index if e.annotations.get(REF_NAME) == name), None)
         if entry is None:
             raise ImageNotFound(f"there is no image {reference!r} in {store.root}", subject=reference)
+        if record is not None and entry not in _own_entries(store, record, index):
+            raise ImageNotFound(f"{reference!r} is not a name of image {record.id[7:19]}", subject=reference)
         kept = tuple(other for other in index if other is not entry)
         if all(other.digest != entry.digest for other in kept):
             kept += (attrs.evolve(entry, annotations=_without_name(entry)),)

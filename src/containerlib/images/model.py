@@ -53,7 +53,8 @@ class ImageRecord:
     One image of a store, as it was when it was looked up.
 
     *document* is the whole OCI configuration, *layers* are diff ids, bottom
-    first, *tags* full references, *size* is that of the unpacked files.
+    first, *tags* full references, *digests* repositories with the digest of a
+    manifest, *manifests* those digests alone; *size* is that of the unpacked files.
     """
 
     id: str
@@ -61,6 +62,7 @@ class ImageRecord:
     layers: tuple[str, ...]
     tags: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
+    manifests: tuple[str, ...] = ()
     size: int = 0
 
     @property
@@ -111,7 +113,8 @@ def check_config(config: Mapping[str, Any] | None) -> dict[str, Any]:
         kind = _CONFIG_FIELDS.get(key)
         if kind is None:
             raise InvalidOption(
-                f"config={key!r}: not a field of an image's configuration; there are {', '.join(_CONFIG_FIELDS)}",
+                f"config={key!r}: an image's configuration has no such field, "
+                f"but {', '.join(_CONFIG_FIELDS)}",
                 subject=str(key),
             )
         if value is None:

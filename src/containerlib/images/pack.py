@@ -47,7 +47,7 @@ class Walker:
         yield from self._walk(self.fd, b"", found.st_dev)
 
     def _walk(self, top: int, prefix: bytes, device: int) -> Iterator[tuple[Entry, int]]:
-        # One open directory a level, on a list: generators that nest are slow, and depth is not ours to choose.
+        # One open directory a level, on a list: nested generators are slow, and depth is not ours to choose.
         levels = [(os.dup(top), prefix, iter(sorted(_names(top))))]
         try:
             while levels:
@@ -99,7 +99,9 @@ class Walker:
         first = self._links.setdefault((found.st_dev, found.st_ino), path)
         return None if first == path else Entry(kind="hardlink", path=path, link=first)
 
-    def _describe(self, path: bytes, found: os.stat_result, *, xattrs: dict[bytes, bytes] | None = None) -> Entry:
+    def _describe(
+        self, path: bytes, found: os.stat_result, *, xattrs: dict[bytes, bytes] | None = None
+    ) -> Entry:
         kinds = {
             stat.S_IFREG: "file",
             stat.S_IFDIR: "directory",
@@ -163,14 +165,16 @@ def header(entry: Entry) -> bytes:
     info.devmajor, info.devminor = entry.major, entry.minor
     seconds, nanoseconds = divmod(entry.mtime_ns, 1_000_000_000)
     info.mtime = seconds
+    headers: dict[str, str] = {}
     if nanoseconds or seconds < 0:
         sign, whole = ("-", -entry.mtime_ns) if entry.mtime_ns < 0 else ("", entry.mtime_ns)
-        info.pax_headers["mtime"] = f"{sign}{whole // 10**9}.{whole % 10**9:09d}".rstrip("0").rstrip(".")
+        headers["mtime"] = f"{sign}{whole // 10**9}.{whole % 10**9:09d}".rstrip("0").rstrip(".")
         info.mtime = max(0, seconds)
     for name, value in sorted(entry.xattrs.items()):
-        info.pax_headers["SCHILY.xattr." + name.decode("utf-8", "surrogateescape")] = value.decode(
+        headers["SCHILY.xattr." + name.decode("utf-8", "surrogateescape")] = value.decode(
             "utf-8", "surrogateescape"
         )
+    info.pax_headers = headers
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 

@@ -13,6 +13,7 @@ import os
 import struct
 from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
 from containerlib import shim
 from containerlib.errors import NotSupported
@@ -47,7 +48,9 @@ class Unpacker:
     manager; what was made counts only after `finish`.
     """
 
-    def __init__(self, fd: int, *, userns_fd: int | None = None, single_id: bool = False, sync: bool = True) -> None:
+    def __init__(
+        self, fd: int, *, userns_fd: int | None = None, single_id: bool = False, sync: bool = True
+    ) -> None:
         root = os.geteuid() == 0
         single_id = single_id or (userns_fd is None and not root)
         self._devices = root and userns_fd is None
@@ -65,7 +68,8 @@ class Unpacker:
         self._error, error_writer = os.pipe2(os.O_CLOEXEC)
         try:
             self._child = shim.spawn(
-                argv, fds=[-1, -1, -1, stream_reader, fd, error_writer, -1 if userns_fd is None else userns_fd]
+                argv,
+                fds=[-1, -1, -1, stream_reader, fd, error_writer, -1 if userns_fd is None else userns_fd],
             )
         except BaseException:
             os.close(stream_writer)
@@ -78,7 +82,7 @@ class Unpacker:
             fcntl.fcntl(stream_writer, fcntl.F_SETPIPE_SZ, CHUNK)
         self._stream = open(stream_writer, "wb", buffering=CHUNK)  # noqa: SIM115  # closed by _end()
 
-    def __enter__(self) -> Unpacker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -139,7 +143,8 @@ class Unpacker:
         xattrs = b""
         if kind in (FILE, DIRECTORY):
             xattrs = b"".join(
-                XATTR(len(name) + 1, len(value)) + name + b"\0" + value for name, value in entry.xattrs.items()
+                XATTR(len(name) + 1, len(value)) + name + b"\0" + value
+                for name, value in entry.xattrs.items()
             )
         seconds, nanoseconds = divmod(entry.mtime_ns, 1_000_000_000)
         header = HEADER(

@@ -16,7 +16,6 @@ import json
 import os
 import re
 import weakref
-
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from containerlib.store import makers
 from containerlib.store.locks import locked_directory
 from containerlib.store.names import list_directory
 from containerlib.store.paths import close_all, open_subdirectory
-
 
 OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -156,7 +154,9 @@ class Blobs:
         Open the blob for reading; the caller closes the descriptor.
         """
         try:
-            return os.open(check_digest(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._blobs())
+            return os.open(
+                check_digest(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._blobs()
+            )
         except FileNotFoundError:
             raise CorruptState(f"the store has no blob {digest} in {self._path}", subject=digest) from None
 
@@ -167,7 +167,9 @@ class Blobs:
         with open(self.open(digest), "rb") as stream:
             data = stream.read()
         if hashlib.sha256(data).hexdigest() != check_digest(digest):
-            raise CorruptState(f"the blob {self.path(digest)} is damaged: its content has another digest", subject=digest)
+            raise CorruptState(
+                f"the blob {self.path(digest)} is damaged: its content has another digest", subject=digest
+            )
         return data
 
     def write(self, data: bytes) -> str:

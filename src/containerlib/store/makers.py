@@ -13,7 +13,6 @@ import os
 
 from containerlib.store.locks import try_lock
 
-
 MAKING = ".new-"
 REMOVING = ".del-"
 

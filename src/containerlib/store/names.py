@@ -11,13 +11,11 @@ live process.  Any other claim is stale, and the next who wants it has it.
 from __future__ import annotations
 
 import os
-
 from collections.abc import Callable
 
 from containerlib.errors import Conflict, InvalidOption
 from containerlib.store import makers
 from containerlib.store.locks import locked_directory
-
 
 OWN_NAME = "name"
 

@@ -15,7 +15,6 @@ import contextlib
 import fcntl
 import os
 import weakref
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from containerlib.store.locks import locked
 from containerlib.store.names import OWN_NAME, Names, check_name, list_directory
 from containerlib.store.paths import DIRECTORY, close_all, open_subdirectory
 from containerlib.store.trees import remove_tree
-
 
 BY_NAME = "by-name"
 
@@ -39,7 +37,9 @@ class Objects:
     *parent* gives a descriptor of the directory above, opened on first use.
     """
 
-    def __init__(self, path: Path, *, parent: Callable[[], int], kind: str, not_found: type[NotFound]) -> None:
+    def __init__(
+        self, path: Path, *, parent: Callable[[], int], kind: str, not_found: type[NotFound]
+    ) -> None:
         self._path = path
         self._parent = parent
         self._kind = kind
@@ -182,7 +182,8 @@ class Objects:
                 return found[0]
             if found:
                 raise Conflict(
-                    f"{len(found)} {self._kind}s have an id that begins with {key!r}; give more of it", subject=key
+                    f"{len(found)} {self._kind}s have an id that begins with {key!r}; give more of it",
+                    subject=key,
                 )
         raise self._missing(key)
 

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import os
 import stat
-
 from pathlib import Path
 
 from containerlib.errors import InvalidOption
-
 
 FORMAT_FILE = "format"
 """

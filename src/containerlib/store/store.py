@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import os
 import weakref
-
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from containerlib.store.names import list_directory
 from containerlib.store.objects import Objects
 from containerlib.store.paths import DIRECTORY, FORMAT_FILE, close_all, open_private, open_subdirectory
 from containerlib.store.trees import remove_tree
-
 
 FORMAT = b"1\n"
 
@@ -105,11 +103,15 @@ class Store:
 
     def _check_format(self, fd: int) -> None:
         try:
-            with open(os.open(FORMAT_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd), "rb") as file:
+            with open(
+                os.open(FORMAT_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd), "rb"
+            ) as file:
                 found = file.read(16)
         except FileNotFoundError:
             temporary = makers.making(FORMAT_FILE)
-            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=fd), "wb") as file:
+            with open(
+                os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=fd), "wb"
+            ) as file:
                 file.write(FORMAT)
             os.rename(temporary, FORMAT_FILE, src_dir_fd=fd, dst_dir_fd=fd)
             return

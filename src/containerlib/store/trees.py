@@ -15,7 +15,6 @@ import os
 from containerlib import shim
 from containerlib.errors import KernelError
 
-
 RESOLVE_NO_XDEV = 0x01  # linux/openat2.h
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
@@ -112,5 +111,8 @@ def helper_error(mode: str, record: bytes, status: int, *, path: str) -> KernelE
         found = shim.decode_error(record)
         return KernelError(found.message, errno=found.code, stage=mode, path=path)
     return KernelError(
-        f"{mode} of {path!r}: the helper ended with status {status}", errno=errno.ECANCELED, stage=mode, path=path
+        f"{mode} of {path!r}: the helper ended with status {status}",
+        errno=errno.ECANCELED,
+        stage=mode,
+        path=path,
     )

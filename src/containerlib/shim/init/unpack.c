@@ -11,6 +11,7 @@
 #include "init/init.h"
 #include "init/trees.h"
 
+#include <stdio.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
@@ -410,9 +411,25 @@ make_entry (struct unpack *u, const struct cl_entry *e, struct cl_error *err)
     }
 }
 
+/* With one id, all files are the one user's, whatever the entries say. */
+static bool
+has_single_id (void)
+{
+  cleanup_close int fd = open ("/proc/self/uid_map", O_RDONLY | O_CLOEXEC);
+  char map[128] = { 0 };
+  unsigned int inside, outside, count;
+
+  if (fd < 0 || cl_read_all (fd, map, sizeof map - 1) <= 0)
+    return false;
+  return sscanf (map, "%u %u %u", &inside, &outside, &count) == 3 && count == 1
+         && strchr (map, '\n') == map + strlen (map) - 1;
+}
+
 static int
 unpack (struct unpack *u, struct cl_error *err)
 {
+  u->root = geteuid () == 0;
+  u->keep_owner = u->keep_owner && !has_single_id ();
   for (;;)
     {
       struct cl_entry e;
@@ -465,7 +482,7 @@ cl_main_unpack (int argc, char **argv)
   else if (u.in.buf == NULL || u.body == NULL)
     cl_fail (&err, CL_STAGE_UNPACK, ENOMEM, "unpack: no memory");
   else if ((!userns || cl_join_userns (FD_USERNS, CL_STAGE_UNPACK, &err) == 0)
-           && (u.root = geteuid () == 0, unpack (&u, &err) == 0))
+           && unpack (&u, &err) == 0)
     {
       if (!sync || syncfs (FD_TREE) == 0)
         return 0;
