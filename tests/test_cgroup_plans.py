@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -173,6 +174,59 @@ class TestLayout:
 
         assert not found.hierarchies[0].writable
         assert "run as root" in found.hierarchies[0].reason
+
+    @pytest.mark.user
+    @pytest.mark.parametrize(
+        ("groups", "chosen", "blocked"),
+        [
+            # One's own group, with nobody but us in it.
+            ({"": None, "/a": {"cgroup.procs": "{me}"}}, "/a", False),
+            # Others are in there too.
+            ({"": None, "/a": {"cgroup.procs": "{me}\n1\n"}}, "/a", True),
+            # A slice of ours has controllers below it already.
+            (
+                {"": None, "/a": {"cgroup.subtree_control": "pids"}, "/a/b": {"cgroup.procs": "1\n"}},
+                "/a",
+                False,
+            ),
+            # Threads apart: nothing can be put below.
+            ({"": None, "/a": {}, "/a/b": {"cgroup.type": "domain threaded"}}, "/a", False),
+        ],
+    )
+    def test_delegated(self, tmp_path, groups, chosen, blocked):
+        """
+        A user gets the nearest group of their own that may have controllers below it.
+        """
+        for name, files in groups.items():
+            group = tmp_path / name.lstrip("/")
+            group.mkdir(exist_ok=True)
+            if files is None:
+                continue
+            defaults = {"cgroup.controllers": "pids", "cgroup.subtree_control": "", "cgroup.type": "domain"}
+            for file, text in {**defaults, "cgroup.procs": "", **files}.items():
+                (group / file).write_text(text.format(me=os.getpid()))
+        own = list(groups)[-1]
+
+        found = layout.read_layout(f"1 0 0:1 / {tmp_path} rw - cgroup2 cgroup2 rw\n", f"0::{own}\n")
+
+        assert "v2" == found.kind
+        assert str(tmp_path) + chosen == found.unified.parent
+        assert blocked == bool(found.unified.blocked)
+
+    @pytest.mark.user
+    def test_not_delegated(self):
+        """
+        A user without a group of their own is told how to get one.
+        """
+        found = layout.read_layout("1 0 0:1 / /proc rw - cgroup2 cgroup2 rw\n", "0::/\n")
+
+        assert not found.unified.writable
+        with pytest.raises(NotSupported, match="pids_limit.*systemd-run"):
+            cgroups.compile(
+                Resources(pids_limit=7),
+                id=ID,
+                layout=attrs.evolve(found, hierarchies=(attrs.evolve(found.unified, controllers=("pids",)),)),
+            )
 
 
 # ---- conversions ------------------------------------------------------------

@@ -2,6 +2,8 @@
 """
 Run the tests of limits on a kernel that has cgroup v2 alone.
 
+They run twice, as root and as a user with a delegated group.
+
 Boots Debian's user-mode Linux (package user-mode-linux), an ordinary program,
 on the files of this machine: the root is mounted read-only, /tmp and /run are
 the guest's own, and one scratch directory carries the result back.  The
@@ -73,8 +75,26 @@ chmod 755 /root
 cd {project}
 export HOME=/root TMPDIR=/tmp LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
 export HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis
+echo "as root:"
 setsid -w {command} </dev/null 2>&1
-echo $? > {scratch}/status
+status=$?
+# And as a user with a delegated group, as systemd gives one.
+group=/sys/fs/cgroup/delegated
+mkdir $group
+echo "+cpu +io +memory +pids" > /sys/fs/cgroup/cgroup.subtree_control
+for file in $(cat /sys/kernel/cgroup/delegate); do
+  [ -e $group/$file ] && chown 65534:65534 $group/$file
+done
+chown 65534:65534 $group
+mkdir -m 700 /tmp/user
+chown 65534:65534 /tmp/user
+export HOME=/tmp/user TMPDIR=/tmp/user HYPOTHESIS_STORAGE_DIRECTORY=/tmp/user/hypothesis
+echo "as a user:"
+setsid -w sh -c 'echo 0 > $0/cgroup.procs; exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"' \
+  $group {command} </dev/null 2>&1
+user=$?
+[ $status = 0 ] && status=$user
+echo $status > {scratch}/status
 sync
 echo o > /proc/sysrq-trigger
 sleep 60

@@ -241,7 +241,9 @@ def _unified(mount: str, own: str) -> Hierarchy:
     candidates: list[str] = []
     group = own
     while _may_create(group):
-        candidates.append(group)
+        # No process may enter a group below one with threads apart.
+        if read_words(f"{group}/cgroup.type") in ((), ("domain",)):
+            candidates.append(group)
         if group == mount:
             break
         group = os.path.dirname(group)

@@ -290,7 +290,21 @@ def _enable(path: str, required: Sequence[str], wanted: Sequence[str]) -> None:
     extra = [name for name in wanted if name not in have]
     if not missing and not extra:
         return
-    moved = bool(missing and not have and os.path.exists(f"{path}/cgroup.type")) and step_aside(path)
+    moved = False
+    if not have and os.path.exists(f"{path}/cgroup.type"):
+        moved = bool(missing) and step_aside(path)
+        pids = read_words(f"{path}/cgroup.procs")
+        if pids and missing:
+            raise NotSupported(
+                f"{', '.join(missing)}: cannot be enabled for the groups below {path}, where processes "
+                f"{', '.join(pids[:5])} sit: move them to a group below it, or start the program with "
+                "'systemd-run --user --scope -p Delegate=yes'",
+                subject=path,
+            )
+        if pids:
+            # Some controllers could be enabled beside processes, but that
+            # makes the groups below invalid: none may enter them.
+            return
     control = f"{path}/cgroup.subtree_control"
     if missing:
         try:
