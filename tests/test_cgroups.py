@@ -144,6 +144,7 @@ class TestKernel:
 
         assert set(plan.directories) == set(cgroups.find(identity))
         assert set(plan.directories) == set(cgroups.of_process(process.pid, identity))
+        assert set(plan.directories) == set(cgroups.find(identity, pid=process.pid))
         assert () == cgroups.find("f" * 24)
 
     def test_limits_are_in_force(self, start):

@@ -28,19 +28,25 @@ Seconds that the kernel is given to freeze, or to let go of, a group.
 
 
 def find(
-    id: str, *, parent: str | None = None, layout: CgroupLayout | None = None
+    id: str, *, parent: str | None = None, pid: int | None = None, layout: CgroupLayout | None = None
 ) -> tuple[CgroupDirectory, ...]:
     """
-    The groups of the container *id* that exist below the usual parents, or
-    below *parent*.
+    The groups of the container *id* that exist: those that its process *pid*
+    sits in, and those below the usual parents, or below *parent*.
     """
+    layout = detect() if layout is None else layout
     name = group_name(id)
-    found = []
-    for hierarchy in (detect() if layout is None else layout).hierarchies:
+    found: tuple[CgroupDirectory, ...] = ()
+    if pid:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found = of_process(pid, id, layout=layout)
+    seen = {directory.path for directory in found}
+    more = []
+    for hierarchy in layout.hierarchies:
         path = f"{parent_of(hierarchy, parent)}/{name}"
-        if os.path.isdir(path):
-            found.append(CgroupDirectory(hierarchy.version, _kind(hierarchy), path, hierarchy.controllers))
-    return tuple(found)
+        if path not in seen and os.path.isdir(path):
+            more.append(CgroupDirectory(hierarchy.version, _kind(hierarchy), path, hierarchy.controllers))
+    return (*found, *more)
 
 
 def of_process(pid: int, id: str, *, layout: CgroupLayout | None = None) -> tuple[CgroupDirectory, ...]:
