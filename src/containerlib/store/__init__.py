@@ -14,4 +14,5 @@ from containerlib.store.objects import Objects as Objects
 from containerlib.store.paths import default_root as default_root
 from containerlib.store.paths import default_run_root as default_run_root
 from containerlib.store.store import Store as Store
+from containerlib.store.store import disk_usage as disk_usage
 from containerlib.store.trees import remove_tree as remove_tree

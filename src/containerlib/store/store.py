@@ -165,3 +165,41 @@ class Store:
             objects.close()
         self.blobs.close()
         close_all(self._fds)
+
+
+def disk_usage(store: Store) -> dict[str, int]:
+    """
+    Return the bytes on disk by kind, and in total, as ``du`` counts them.
+
+    A file with several names counts once.  What this user may not read, in a
+    directory that belongs to another id, is not counted.
+    """
+    kinds = {"images": ("images", "layers"), "containers": ("containers",), "volumes": ("volumes",)}
+    seen: set[tuple[int, int]] = set()
+    usage = {
+        kind: sum(_blocks(os.path.join(store.root, name), seen) for name in names)
+        for kind, names in kinds.items()
+    }
+    usage["total"] = _blocks(str(store.root), set())
+    return usage
+
+
+def _blocks(path: str, seen: set[tuple[int, int]]) -> int:
+    total = 0
+    pending = [path]
+    while pending:
+        directory = pending.pop()
+        with contextlib.suppress(OSError):
+            total += os.lstat(directory).st_blocks * 512
+            with os.scandir(directory) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                        continue
+                    found = entry.stat(follow_symlinks=False)
+                    if found.st_nlink > 1:
+                        if (found.st_dev, found.st_ino) in seen:
+                            continue
+                        seen.add((found.st_dev, found.st_ino))
+                    total += found.st_blocks * 512
+    return total
