@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from itertools import permutations
 from pathlib import Path
 
@@ -118,6 +119,36 @@ def test_imports_point_downwards(path: Path) -> None:
     ]
 
     assert [] == wrong
+
+
+def _module(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(["containerlib", *(part for part in parts if part != "__init__")])
+
+
+def _at_import(path: Path) -> set[str]:
+    """
+    The package's modules that importing *path* loads, in its own statements.
+    """
+    modules = {_module(other) for other in MODULES}
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & modules
+            # The package's own `__init__` is in sys.modules already when its module asks for a sibling.
+            found |= submodules if len(submodules) == len(node.names) else {node.module, *submodules}
+    return found & modules - {_module(path)}
+
+
+def test_no_cycle() -> None:
+    """
+    No two modules need each other while they are imported.
+    """
+    graph = {_module(path): _at_import(path) for path in MODULES}
+
+    list(TopologicalSorter(graph).static_order())
 
 
 def test_every_room_is_drawn() -> None:
