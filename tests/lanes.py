@@ -114,7 +114,7 @@ def _run_as_user(lane: str, workspace: Path, python: str, arguments: Sequence[st
         )
         try:
             return subprocess.run(
-                [python, *PYTEST, *arguments],
+                [python, *PYTEST, f"--basetemp={home / 't'}", *arguments],
                 cwd=home / "tree",
                 env=environment,
                 user=user.pw_uid,
@@ -233,8 +233,10 @@ def _end_processes_of(user: pwd.struct_passwd) -> list[str]:
 def _workspace() -> Iterator[Path]:
     """
     A directory that everybody may enter, removed with all that is in it.
+
+    Its name is short: a test may bind a socket, whose path has 107 bytes.
     """
-    path = Path(tempfile.mkdtemp(prefix="containerlib-lanes-", dir="/var/tmp"))
+    path = Path(tempfile.mkdtemp(prefix="lanes-", dir="/var/tmp"))
     path.chmod(0o755)
     try:
         yield path
