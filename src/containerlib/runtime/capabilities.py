@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import cache
 
-from ..errors import InvalidOption, NotSupported
+from containerlib.errors import InvalidOption, NotSupported
 
 # In the order of their numbers: the kernel's include/uapi/linux/capability.h.
 NAMES = tuple(
@@ -49,7 +49,8 @@ def parse(name: str, *, option: str = "cap_add") -> str:
     full = upper if upper.startswith("CAP_") else f"CAP_{upper}"
     if full not in _NUMBERS:
         raise InvalidOption(
-            f"{option}: {name!r} is not a capability; use a name of capabilities(7) such as 'NET_ADMIN', or 'ALL'",
+            f"{option}: {name!r} is not a capability; use a name of capabilities(7), such as 'NET_ADMIN', "
+            "or 'ALL'",
             subject=option,
         )
     return full

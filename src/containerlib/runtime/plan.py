@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ class Plan:
                 raise ValueError(f"NUL in {text!r}")
             filled = length + 5
             padding = -filled % 8
-            parts.append(length.to_bytes(4, "little") + data + _PADDING[1 + padding])
+            parts.append(length.to_bytes(4, sys.byteorder) + data + _PADDING[1 + padding])
             size += filled + padding
         head = _record(len(ints)).pack(size, op, len(ints), len(strings), 0, 0, *ints)
         self._parts.append(head)

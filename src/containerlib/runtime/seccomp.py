@@ -61,11 +61,11 @@ def compile_profile(
     *caps* is the container's bounding set.  *arch*, a token such as
     ``SCMP_ARCH_AARCH64``, and *kernel* are this machine's unless given.
     """
-    from .seccomp_compiler import compile_profile as compiled
+    from . import seccomp_compiler, seccomp_default
 
-    if profile is None:
-        from .seccomp_default import PROFILE as profile  # noqa: N811
-    return compiled(profile, caps=caps, arch=arch, kernel=kernel)
+    return seccomp_compiler.compile_profile(
+        profile or seccomp_default.PROFILE, caps=caps, arch=arch, kernel=kernel
+    )
 
 
 def default_filter(caps: frozenset[str]) -> bytes:

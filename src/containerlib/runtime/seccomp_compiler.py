@@ -22,7 +22,8 @@ import struct
 import sys
 from collections.abc import Sequence
 
-from ..errors import InvalidOption, NotSupported
+from containerlib.errors import InvalidOption, NotSupported
+
 from .seccomp_profile import ALLOW, ERRNO, KILL_PROCESS, LOG, TRACE, Condition, Profile, Rule, When
 from .syscalls import ABIS, IPC_CALLS, SOCKET_CALLS, X32_BIT, Abi, numbers
 
@@ -68,7 +69,8 @@ def host() -> tuple[str, tuple[int, int]]:
         native = _WIDER.get(native or "", native)
     if native is None:
         raise NotSupported(
-            f"seccomp: no table of system calls for {system.machine}; run with security_opt seccomp=unconfined"
+            f"seccomp: no table of system calls for {system.machine}; "
+            "run with security_opt seccomp=unconfined"
         )
     major, minor = system.release.split(".")[:2]
     digits = minor[: len(minor) - len(minor.lstrip("0123456789"))]

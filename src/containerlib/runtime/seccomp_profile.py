@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 
 import attrs
 
-from ..errors import InvalidOption, NotSupported
+from containerlib.errors import InvalidOption, NotSupported
+
 from .syscalls import ABIS, OTHER_TOKENS
 
 # The kernel's answers, from linux/seccomp.h; the low 16 bits carry an errno.
@@ -217,8 +218,8 @@ class _Reader:
         name = self.field(data, key, str, place, "")
         if name == "SCMP_ACT_NOTIFY":
             raise NotSupported(
-                f"security_opt: seccomp profile {self.name}: {place}{key}: SCMP_ACT_NOTIFY hands system calls "
-                "to another process, which is not supported; use SCMP_ACT_ALLOW or SCMP_ACT_ERRNO",
+                f"security_opt: seccomp profile {self.name}: {place}{key}: SCMP_ACT_NOTIFY hands system "
+                "calls to another process, which is not supported; use SCMP_ACT_ALLOW or SCMP_ACT_ERRNO",
                 subject="security_opt",
             )
         action = _ACTIONS[self.choice(name, tuple(_ACTIONS), f"{place}{key}")]

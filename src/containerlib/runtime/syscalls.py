@@ -403,8 +403,10 @@ _TABLES: dict[str, tuple[tuple[str, ...], str]] = {
     "SCMP_ARCH_X86_64": ((_MODERN, _X86_64), ""),
     "SCMP_ARCH_X32": (
         (_MODERN, _X86_64, _X32),
-        "_sysctl create_module epoll_ctl_old epoll_wait_old get_kernel_syms get_thread_area nfsservctl "
-        "query_module set_thread_area uselib vserver",
+        (
+            "_sysctl create_module epoll_ctl_old epoll_wait_old get_kernel_syms get_thread_area nfsservctl "
+            "query_module set_thread_area uselib vserver"
+        ),
     ),
     "SCMP_ARCH_X86": ((_MODERN, _X86), ""),
     "SCMP_ARCH_AARCH64": ((_MODERN, _AARCH64), ""),
