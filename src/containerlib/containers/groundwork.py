@@ -31,6 +31,17 @@ def compile_cgroups(engine: Engine, config: ContainerConfig) -> cgroups.CgroupPl
     )
 
 
+def late_groups(config: ContainerConfig, plan: cgroups.CgroupPlan) -> tuple[str, ...]:
+    """
+    Groups that a later update may make: the monitor removes them at the end.
+    """
+    hierarchy = cgroups.detect().of("cpuset")
+    if hierarchy is None or hierarchy.version != 1:
+        return ()
+    path = f"{cgroups.parent_of(hierarchy, config.cgroup_parent)}/{cgroups.group_name(config.id)}"
+    return () if any(directory.path == path for directory in plan.directories) else (path,)
+
+
 def layout_of(engine: Engine, hide: tuple[str, ...]) -> HostLayout:
     """
     The host's root file system as this engine shows it.

@@ -8,23 +8,30 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import time
+import select
 from typing import TYPE_CHECKING
 
 from containerlib import shim
 from containerlib.containers import observing
-from containerlib.containers.groundwork import compile_cgroups, layout_of
+from containerlib.containers.groundwork import compile_cgroups, late_groups, layout_of
 from containerlib.errors import Conflict, ContainerlibError, ImageNotFound
 from containerlib.images import library
 from containerlib.runtime import cgroups, launch
 from containerlib.runtime.launch import Launch, Peer, Started
 from containerlib.runtime.rootfs import Overlay, RootFilesystem
+from containerlib.shim import Status
+from containerlib.store import makers
 from containerlib.types import ContainerConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from containerlib.engine import Engine
+
+LEAVING = 30
+"""
+Seconds that a monitor may take to clean up.
+"""
 
 _children: dict[str, shim.Child] = {}
 _owner: tuple[int, int] = (0, -1)
@@ -71,16 +78,38 @@ def lock_state(engine: Engine, id: str, *, doing: str) -> int:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                # An observer's shared lock passes at once; a monitor's stays.
-                if observing.is_locked(fd):
+                # An observer's shared lock passes at once; a monitor's stays,
+                # for a moment after the end, too, while it cleans up.
+                if observing.is_locked(fd) and not _wait_for_leaving(fd, id):
                     message = f"container {id[:12]} cannot be {doing}: it is running"
                     raise Conflict(message, subject=id) from None
-                time.sleep(0)
                 continue
             return fd
     except BaseException:
         os.close(fd)
         raise
+
+
+def _wait_for_leaving(fd: int, id: str) -> bool:
+    """
+    Whether the lock's holder is a monitor that is done with its container;
+    waits until it has left.
+    """
+    record = observing.read_record(fd, id)
+    if record.status not in (Status.EXITED, Status.REMOVING):
+        return False
+    try:
+        pidfd = os.pidfd_open(record.monitor_pid)
+    except OSError:
+        return True
+    try:
+        if makers.start_time(record.monitor_pid) is None:
+            return True
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        return bool(poller.poll(LEAVING * 1000))
+    finally:
+        os.close(pidfd)
 
 
 def start(
@@ -123,6 +152,7 @@ def start(
                 state_fd=state_fd,
                 root=root_filesystem(engine, config, directory_fd),
                 cgroups=plan,
+                late_groups=late_groups(config, plan),
                 mapping=engine.mapping,
                 cache=engine.cache,
                 volume_path=anonymous_volumes(engine, config),

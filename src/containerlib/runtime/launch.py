@@ -19,7 +19,7 @@ from containerlib.runtime import capabilities, idmap, rootfs, seccomp
 from containerlib.runtime.client import MonitorClient
 from containerlib.runtime.failures import start_error
 from containerlib.runtime.plan import Plan
-from containerlib.shim import CgroupFlag, ContainerFlag, Msg, Op, Restart
+from containerlib.shim import CgroupFlag, CgroupKind, ContainerFlag, Msg, Op, Restart
 from containerlib.types import sysctl_path
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Launch:
     state_fd: int
     root: RootFilesystem
     cgroups: CgroupPlan
+    late_groups: tuple[str, ...] = ()
     mapping: IdMapping
     cache: Path
     volume_path: Mapping[str, str] = attrs.field(factory=dict)
@@ -201,6 +202,8 @@ def _hear(launch: Launch, child: shim.Child, status: MonitorClient) -> Started:
             text = f"container {config.name}: the monitor died while it started"
             raise NotSupported(text, subject=config.name)
         error = shim.decode_error(message.payload)
+        while not status.ended:  # it cleans up first
+            status.receive()
         raise start_error(
             error, subject=config.name, image=config.image, path=config.environment.get("PATH")
         )
@@ -292,6 +295,8 @@ def _add_monitor(plan: Plan, launch: Launch) -> None:
     plan.add(Op.LOG, config.logging.max_size, config.logging.max_files)
     for directory in launch.cgroups.directories:
         plan.add(Op.CGROUP_DIR, directory.version, directory.kind, strings=(directory.path,))
+    for path in launch.late_groups:
+        plan.add(Op.CGROUP_DIR, 1, CgroupKind.LATE, strings=(path,))
     for index, file, value, optional in launch.cgroups.writes:
         plan.add(Op.CGROUP_WRITE, index, CgroupFlag.OPTIONAL if optional else 0, strings=(file, value))
     if launch.cgroups.bpf is not None:

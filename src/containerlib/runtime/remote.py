@@ -37,7 +37,10 @@ from containerlib.runtime.remote_pack import Packer
 
 ANSWER = b"\x00containerlib\x00"
 _HEADER = len(ANSWER) + 9
-_START = "import sys; exec(compile(sys.stdin.buffer.read({size}), '<containerlib>', 'exec')); main(sys.stdin.buffer)"
+_START = (
+    "import sys; exec(compile(sys.stdin.buffer.read({size}), '<containerlib>', 'exec')); "
+    "main(sys.stdin.buffer)"
+)
 _FACTORIES: dict[str | None, Any] = {
     None: None,
     **{factory.__name__: factory for factory in (list, dict, set, int, str, float, bool, tuple)},
@@ -148,16 +151,14 @@ def _make_exception(
         if kind is native:
             error: Any = kind(*args)
         else:
-            error = native.__new__(kind, *args)  # type: ignore[call-overload]
+            error = native.__new__(kind, *args)
             error.args = args[:2] if issubclass(native, OSError) and len(args) == 5 else args
     except Exception:
         return None
-    if hasattr(error, "__dict__"):
-        error.__dict__.update({str(key): value for key, value in attributes.items() if key != "name"})
-    if isinstance(error, ImportError) and isinstance(attributes.get("name"), str):
-        error.name = attributes["name"]
-    elif "name" in attributes:
-        error.__dict__["name"] = attributes["name"]
+    if isinstance(error, ImportError):
+        name = attributes.pop("name", None)
+        error.name = name if isinstance(name, str) else None
+    error.__dict__.update(attributes)
     return error  # type: ignore[no-any-return]
 
 
@@ -203,7 +204,7 @@ def _remote_source() -> bytes:
     """
     The program that runs inside, as text.
     """
-    global _source  # noqa: PLW0603  # read once
+    global _source  # read once
     if _source is None:
         _source = resources.files(__package__).joinpath("remote_main.py").read_bytes()
     return _source
@@ -231,7 +232,7 @@ def _pairs(value: dict[str, Any]) -> list[tuple[Any, Any]]:
     return [(decode(key), decode(item)) for key, item in value["v"]]
 
 
-def _zoned(kind: type[datetime] | type[time], value: dict[str, Any]) -> Any:
+def _zoned(kind: type[datetime | time], value: dict[str, Any]) -> Any:
     moment = kind.fromisoformat(value["v"]).replace(fold=int(value["fold"]))
     if value["zone"] is None:
         return moment

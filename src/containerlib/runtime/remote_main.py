@@ -7,9 +7,12 @@ of containerlib and keeps to what Python 3.6 has.  The answer goes out by a
 descriptor of its own; whatever is printed goes to standard error.
 """
 
+# ruff: noqa: B905, RUF005, UP031  # what Python 3.6 lacks, or took another way
+# ruff: noqa: S102, S110, S301, S302  # the caller is trusted here, with everything
+
 import base64
 import collections
-import datetime
+import datetime as dt
 import decimal
 import fractions
 import importlib
@@ -25,9 +28,20 @@ import sys
 import traceback
 import types
 import uuid
+from typing import Any
 
 ANSWER = b"\x00containerlib\x00"
 FACTORIES = {f.__name__: f for f in (list, dict, set, int, str, float, bool, tuple)}
+
+
+class Loader(pickle.Unpickler):
+    """
+    Unpickles what refers to a world.
+    """
+
+    def __init__(self, world: Any, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        self.persistent_load = world.find  # type: ignore[method-assign]
 
 
 class World:
@@ -35,14 +49,14 @@ class World:
     The functions, classes and modules that came along.
     """
 
-    def __init__(self, table, same_version):
+    def __init__(self, table: Any, same_version: Any) -> None:
         self.table = table
         self.same_version = same_version
-        self.built = {}
-        self.namespaces = {}
-        self.later = []
+        self.built = {}  # type: dict[int, Any]
+        self.namespaces = {}  # type: dict[str, dict[str, Any]]
+        self.later = []  # type: list[Any]
 
-    def namespace(self, name):
+    def namespace(self, name: Any) -> Any:
         """
         The globals of a module that was not installed but sent.
         """
@@ -53,17 +67,16 @@ class World:
             # Pickle and dataclasses look here; a module that is installed stays.
             if name == "__main__" or name not in sys.modules:
                 sys.modules[name] = module
+                make_parents(name)
         return self.namespaces[name]
 
-    def loads(self, data):
+    def loads(self, data: Any) -> Any:
         """
         Unpickle what may refer to what came along.
         """
-        unpickler = pickle.Unpickler(io.BytesIO(data))
-        unpickler.persistent_load = self.find
-        return unpickler.load()
+        return Loader(self, data).load()
 
-    def find(self, reference):
+    def find(self, reference: Any) -> Any:
         """
         The module, function or class that a pickle refers to.
         """
@@ -74,7 +87,7 @@ class World:
             value = getattr(value, name)
         return value
 
-    def build(self, index):
+    def build(self, index: Any) -> Any:
         """
         Make a function or a class on first use.
         """
@@ -85,7 +98,7 @@ class World:
             return self.build_class(index, entry)
         return self.build_function(index, entry)
 
-    def build_function(self, index, entry):
+    def build_function(self, index: Any, entry: Any) -> Any:
         """
         From its code, or from its source under another version of Python.
         """
@@ -102,7 +115,7 @@ class World:
         else:
             filename = "<%s>" % entry["name"]
             remember_lines(filename, 1, entry["source"])
-            made = {}
+            made = {}  # type: dict[str, Any]
             exec(compile(entry["source"], filename, "exec", 0, True), space, made)
             function = made["__factory__"](*[None] * len(entry["free"]))
         self.built[index] = function  # before its values: it may be one of them
@@ -113,13 +126,13 @@ class World:
         function.__defaults__ = values["defaults"]
         function.__kwdefaults__ = values["kwdefaults"]
         function.__dict__.update(values["dict"])
-        cells = dict(zip(function.__code__.co_freevars, function.__closure__ or ()))
+        outer = dict(zip(function.__code__.co_freevars, function.__closure__ or ()))
         for name, value in values["cells"].items():
-            if name in cells:
-                cells[name].cell_contents = value
+            if name in outer:
+                outer[name].cell_contents = value
         return function
 
-    def build_class(self, index, entry):
+    def build_class(self, index: Any, entry: Any) -> Any:
         """
         From its source, in the namespace of its module.
         """
@@ -132,7 +145,7 @@ class World:
         self.later.append((space, entry["lazy"]))
         return self.built[index]
 
-    def finish(self):
+    def finish(self) -> None:
         """
         Load what methods refer to; classes may refer to each other.
         """
@@ -142,20 +155,36 @@ class World:
                 space[name] = value
 
 
-def remember_lines(filename, first, text):
+def make_parents(name: Any) -> None:
+    """
+    Let a module that was sent be found by its dotted name.
+    """
+    parent = name.rpartition(".")[0]
+    if parent and parent not in sys.modules:
+        make_parents(parent)
+        try:
+            importlib.import_module(parent)
+        except ImportError:
+            package = types.ModuleType(parent)
+            package.__path__ = []
+            sys.modules[parent] = package
+
+
+def remember_lines(filename: Any, first: Any, text: Any) -> None:
     """
     Let tracebacks show lines of files that are not here.
     """
     if not text or os.path.exists(filename):
         return
-    lines = list(linecache.cache[filename][2]) if filename in linecache.cache else []
+    known = linecache.cache.get(filename, ())  # type: Any
+    lines = list(known[2]) if len(known) == 4 else []
     fresh = text.splitlines(True)
     lines += ["\n"] * (first - 1 + len(fresh) - len(lines))
     lines[first - 1 : first - 1 + len(fresh)] = fresh
     linecache.cache[filename] = (len(lines), None, lines, filename)
 
 
-def encode(value):
+def encode(value: Any) -> Any:
     """
     Plain data as JSON; what JSON lacks as an object with a "$".
     """
@@ -178,7 +207,7 @@ def encode(value):
     return encode_more(kind, value)
 
 
-def encode_more(kind, value):
+def encode_more(kind: Any, value: Any) -> Any:
     """
     The less common types.
     """
@@ -189,12 +218,12 @@ def encode_more(kind, value):
         return {"$": name, "v": [encode(value.start), encode(value.stop), encode(value.step)]}
     if value is Ellipsis:
         return {"$": "ellipsis"}
-    if kind in (datetime.datetime, datetime.time):
+    if kind in (dt.datetime, dt.time):
         zone = getattr(value.tzinfo, "key", None)
         return {"$": name, "v": value.isoformat(), "fold": value.fold, "zone": zone}
-    if kind is datetime.date:
+    if kind is dt.date:
         return {"$": name, "v": value.isoformat()}
-    if kind is datetime.timedelta:
+    if kind is dt.timedelta:
         return {"$": name, "v": [value.days, value.seconds, value.microseconds]}
     if kind is decimal.Decimal:
         return {"$": name, "v": str(value)}
@@ -210,7 +239,7 @@ def encode_more(kind, value):
         return {"$": name, "v": [encode(item) for item in value], "maxlen": value.maxlen}
     if kind is collections.defaultdict:
         factory = value.default_factory
-        if factory is None or FACTORIES.get(getattr(factory, "__name__", None)) is factory:
+        if factory is None or FACTORIES.get(getattr(factory, "__name__", "")) is factory:
             items = [[encode(key), encode(item)] for key, item in value.items()]
             return {"$": name, "v": items, "factory": factory and factory.__name__}
     raise TypeError(
@@ -219,7 +248,7 @@ def encode_more(kind, value):
     )
 
 
-def encode_or_none(value):
+def encode_or_none(value: Any) -> Any:
     """
     Encode what is a bonus only.
     """
@@ -229,7 +258,7 @@ def encode_or_none(value):
         return None
 
 
-def describe(error):
+def describe(error: Any) -> Any:
     """
     An exception as plain data.
     """
@@ -258,7 +287,7 @@ def describe(error):
     }
 
 
-def run(payload):
+def run(payload: Any) -> Any:
     """
     Call the function; the kind of answer and the answer.
     """
@@ -275,14 +304,14 @@ def run(payload):
     return b"V", dump(encode(value))
 
 
-def dump(value):
+def dump(value: Any) -> bytes:
     """
     JSON, as bytes.
     """
     return json.dumps(value, separators=(",", ":")).encode("ascii")
 
 
-def main(source):
+def main(source: Any) -> None:
     """
     Take the call from standard input, give the answer on standard output.
     """

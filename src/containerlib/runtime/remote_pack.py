@@ -8,12 +8,10 @@ version; classes as source.
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast
 import dis
-import importlib.util
 import inspect
 import io
 import marshal
@@ -24,7 +22,6 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import Any
 
 _INSTALLED = tuple(
     str(Path(path)) + "/" for name, path in sysconfig.get_paths().items() if name in ("purelib", "platlib")
@@ -297,6 +294,3 @@ def _find(tree: ast.Module, code: CodeType) -> ast.FunctionDef | ast.AsyncFuncti
         if inner.co_code == code.co_code and inner.co_consts == code.co_consts and names == inner.co_varnames:
             return node
     return None
-
-
-MAGIC_NUMBER = importlib.util.MAGIC_NUMBER

@@ -188,7 +188,7 @@ def _add_cgroups(
         elif not userns:
             add_mount(plan, "cgroup2", "/sys/fs/cgroup/unified", attributes, flags=optional)
     if readonly:
-        plan.add(Op.READONLY_PATH, strings=("/sys/fs/cgroup",))
+        plan.add(Op.READONLY_PATH, 1, strings=("/sys/fs/cgroup",))
 
 
 def add_devices(plan: Plan, config: ContainerConfig, *, userns: bool) -> None:
@@ -382,7 +382,7 @@ def add_masks(plan: Plan, config: ContainerConfig, extra: Sequence[str] = ()) ->
     if config.privileged or config.security.unmask:
         return
     for path in READONLY_PATHS:
-        plan.add(Op.READONLY_PATH, strings=(path,))
+        plan.add(Op.READONLY_PATH, 0, strings=(path,))
     for path in (*MASKED_PATHS, *_thermal()):
         plan.add(Op.MASK_PATH, strings=(path,))
 

@@ -133,6 +133,7 @@ class CgroupKind(IntEnum):
     MEMORY = lib.CL_CGROUP_MEMORY
     FREEZER = lib.CL_CGROUP_FREEZER
     UNIFIED = lib.CL_CGROUP_UNIFIED
+    LATE = lib.CL_CGROUP_LATE
 
 
 class MountFlag(IntFlag):

@@ -95,7 +95,7 @@ arity (unsigned int op, unsigned int *ints, unsigned int *strs)
       A (CL_OP_SYSCTL, 0, 2);
       A (CL_OP_HOSTNAME, 0, 1);
       A (CL_OP_DOMAINNAME, 0, 1);
-      A (CL_OP_READONLY_PATH, 0, 1);
+      A (CL_OP_READONLY_PATH, 1, 1);
       A (CL_OP_MASK_PATH, 0, 1);
       A (CL_OP_ROOT_READONLY, 0, 0);
       A (CL_OP_PIVOT, 0, 0);

@@ -104,7 +104,7 @@ enum cl_op
   CL_OP_SYSCTL,        /* ; key as a path below /proc/sys, value */
   CL_OP_HOSTNAME,      /* ; name */
   CL_OP_DOMAINNAME,    /* ; name */
-  CL_OP_READONLY_PATH, /* ; path */
+  CL_OP_READONLY_PATH, /* 1: a mount of the plan's own; path */
   CL_OP_MASK_PATH,     /* ; path */
   CL_OP_LSM,           /* ; attribute file below /proc/self/attr, label */
   CL_OP_ROOT_READONLY,
@@ -151,6 +151,7 @@ enum cl_cgroup_kind
   CL_CGROUP_MEMORY = 1,  /* v1: out-of-memory events come from here */
   CL_CGROUP_FREEZER = 2, /* v1: what to freeze while killing */
   CL_CGROUP_UNIFIED = 3, /* v2 */
+  CL_CGROUP_LATE = 4,    /* may be made later by an update; only removed */
 };
 
 enum cl_mount_flag

@@ -27,6 +27,8 @@ from containerlib.runtime.cgroups.operate import thaw as thaw
 from containerlib.runtime.cgroups.plan import CgroupDirectory as CgroupDirectory
 from containerlib.runtime.cgroups.plan import CgroupPlan as CgroupPlan
 from containerlib.runtime.cgroups.plan import compile as compile
+from containerlib.runtime.cgroups.plan import group_name as group_name
+from containerlib.runtime.cgroups.plan import parent_of as parent_of
 from containerlib.runtime.cgroups.plan import prepare as prepare
 from containerlib.runtime.cgroups.stats import read_stats as read_stats
 from containerlib.runtime.cgroups.update import update as update

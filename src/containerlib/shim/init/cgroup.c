@@ -17,6 +17,9 @@ make_directory (struct cl_cgroup *g, const struct cl_record *r, bool create,
   g->version = cl_record_int (r, 0);
   g->kind = cl_record_int (r, 1);
   g->path = cl_record_str (r, 0, NULL);
+  g->fd = -1;
+  if (g->kind == CL_CGROUP_LATE)
+    return 0;
   if (create && mkdir (g->path, 0755) < 0 && errno != EEXIST)
     return cl_fail (err, CL_STAGE_CGROUP, errno, "make control group %s", g->path);
   g->fd = open (g->path, O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
@@ -130,7 +133,7 @@ int
 cl_cgroups_unified (const struct cl_cgroups *groups)
 {
   for (int i = 0; i < groups->count; i++)
-    if (groups->dir[i].version == 2)
+    if (groups->dir[i].version == 2 && groups->dir[i].fd >= 0)
       return groups->dir[i].fd;
   return -1;
 }
@@ -141,7 +144,8 @@ int
 cl_cgroups_enter (const struct cl_cgroups *groups, struct cl_error *err)
 {
   for (int i = 0; i < groups->count; i++)
-    if (groups->dir[i].version == 1 && write_value (&groups->dir[i], "tasks", "0") < 0)
+    if (groups->dir[i].version == 1 && groups->dir[i].fd >= 0
+        && write_value (&groups->dir[i], "tasks", "0") < 0)
       return cl_fail (err, CL_STAGE_CGROUP, errno, "enter control group %s", groups->dir[i].path);
   return 0;
 }
@@ -265,7 +269,8 @@ cl_cgroups_remove (struct cl_cgroups *groups)
     {
       struct cl_cgroup *g = &groups->dir[i];
 
-      close (g->fd);
+      if (g->fd >= 0)
+        close (g->fd);
       /* Busy for a moment while the kernel lets the last process go. */
       for (int tries = 0; rmdir (g->path) < 0 && tries < 500; tries++)
         {

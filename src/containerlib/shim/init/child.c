@@ -119,7 +119,7 @@ step (struct cl_child *c, const struct cl_record *r, struct cl_error *err)
         return cl_fail (err, CL_STAGE_HOSTNAME, errno, "domain name %s", text);
       return 0;
     case CL_OP_READONLY_PATH:
-      return cl_readonly_path (c, cl_record_str (r, 0, NULL), err);
+      return cl_readonly_path (c, cl_record_str (r, 0, NULL), cl_record_int (r, 0) != 0, err);
     case CL_OP_MASK_PATH:
       return cl_mask_path (c, cl_record_str (r, 0, NULL), err);
     case CL_OP_ROOT_READONLY:

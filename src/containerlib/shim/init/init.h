@@ -160,7 +160,7 @@ int cl_attach (int mount, int target, const char *path, struct cl_error *err);
 
 /* ---- masks.c ---- */
 
-int cl_readonly_path (struct cl_child *c, const char *path, struct cl_error *err);
+int cl_readonly_path (struct cl_child *c, const char *path, bool own, struct cl_error *err);
 int cl_mask_path (struct cl_child *c, const char *path, struct cl_error *err);
 int cl_root_readonly (struct cl_child *c, struct cl_error *err);
 int cl_sysctl (struct cl_child *c, const char *key, const char *value, struct cl_error *err);

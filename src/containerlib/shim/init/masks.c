@@ -8,8 +8,10 @@
 #include <sys/stat.h>
 #include <sys/statfs.h>
 
+/* A mount of our own is changed in place, anything else gets a read-only
+ * mount of itself on top. */
 int
-cl_readonly_path (struct cl_child *c, const char *path, struct cl_error *err)
+cl_readonly_path (struct cl_child *c, const char *path, bool own, struct cl_error *err)
 {
   struct cl_mount_attr attr = { .set = MOUNT_ATTR_RDONLY, .propagation = MS_PRIVATE };
   cleanup_close int target = cl_in_root (c, path, 0, RESOLVE_NO_SYMLINKS);
@@ -20,6 +22,12 @@ cl_readonly_path (struct cl_child *c, const char *path, struct cl_error *err)
       if (errno == ENOENT || errno == EACCES)
         return 0;
       return cl_fail (err, CL_STAGE_MASK, errno, "open %s", path);
+    }
+  if (own)
+    {
+      if (sys_mount_setattr (target, "", AT_EMPTY_PATH, &attr) < 0)
+        return cl_fail (err, CL_STAGE_MASK, errno, "make %s read-only", path);
+      return 0;
     }
   mount = sys_open_tree (target, "",
                          OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);

@@ -432,9 +432,9 @@ cl_main_run (int argc, char **argv)
       m->state.error = err;
       m->state.status = CL_CREATED;
       m->state.exit_code = err.stage == CL_STAGE_EXEC ? (err.code == ENOENT ? 127 : 126) : -1;
+      cl_send (FD_STATUS, CL_MSG_ERROR, err.code, &err, sizeof err, -1, MSG_DONTWAIT);
       if (m->state_fd >= 0 && m->state.magic == CL_STATE_MAGIC)
         monitor_finish (m);
-      cl_send (FD_STATUS, CL_MSG_ERROR, err.code, &err, sizeof err, -1, MSG_DONTWAIT);
       return 1;
     }
   loop_run (m);
