@@ -608,6 +608,35 @@ def test_follow_joins_a_line_begun_before_its_tail(writer, monitor):
         assert [b"begun"] == [line.data for line in follower.lines()]
 
 
+def test_follow_a_log_that_is_emptied(writer, monitor):
+    """
+    A log of one file that is emptied when full is followed from its new beginning.
+    """
+    with LogFollower(writer.directory, LogWatch(monitor.client)) as follower:
+        writer.piece(b"one")
+        writer.piece(b"two")
+        assert [b"one", b"two"] == [line.data for line in follower.lines()]
+        os.ftruncate(writer.fd, 0)
+        for text in (b"three", b"four", b"five"):
+            writer.piece(text)
+        assert [b"three", b"four", b"five"] == [line.data for line in follower.lines()]
+
+
+def test_follow_a_log_whose_last_write_was_undone(writer, monitor):
+    """
+    A write that is taken back for want of space repeats no line.
+    """
+    with LogFollower(writer.directory, LogWatch(monitor.client)) as follower:
+        writer.piece(b"one")
+        size = os.fstat(writer.fd).st_size
+        writer.piece(b"half")
+        assert [b"one", b"half"] == [line.data for line in follower.lines()]
+        os.ftruncate(writer.fd, size)
+        assert [] == list(follower.lines())
+        writer.piece(b"two")
+        assert [b"two"] == [line.data for line in follower.lines()]
+
+
 def test_follow_before_the_log_exists(tmp_path, monitor):
     """
     A log that is made after the following began is found.

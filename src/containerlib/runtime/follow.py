@@ -20,6 +20,7 @@ from typing import Protocol, Self
 
 from containerlib.runtime.client import Deadline, MonitorClient, MonitorGone
 from containerlib.runtime.logs import (
+    STAMP_SIZE,
     Bound,
     Entry,
     Joiner,
@@ -140,6 +141,7 @@ class LogFollower:
             self._waker = waker
             self._running = waker is not None
             self._position = 0
+            self._beginning = b""  # the first stamp of the file: another one means that it was emptied
             self._ready: deque[Entry] = deque()
             with LogFiles(self._directory) as fds:
                 self._files.extend(os.dup(fd) for fd in fds)
@@ -196,6 +198,7 @@ class LogFollower:
         yield from self._take_ready()
         while True:
             if self._files:
+                self._check_position(self._files[0])
                 yield from self._read(self._files[0])
             if not self._next_file():
                 break
@@ -213,6 +216,17 @@ class LogFollower:
         while self._ready:
             yield self._ready.popleft()
 
+    def _check_position(self, fd: int) -> None:
+        """
+        Go back when the file was cut: emptied, or its last write undone for want of space.
+        """
+        first = os.pread(fd, STAMP_SIZE, 0)
+        if self._beginning and first != self._beginning:
+            self._position = 0
+        elif (size := os.fstat(fd).st_size) < self._position:
+            self._position = size
+        self._beginning = first if len(first) == STAMP_SIZE else b""
+
     def _next_file(self) -> bool:
         """
         Go on to the next file when this one was read; False when there is none.
@@ -220,6 +234,7 @@ class LogFollower:
         if len(self._files) > 1:
             os.close(self._files.popleft())
             self._position = 0
+            self._beginning = b""
             return True
         newest = open_log(self._directory, "log")
         if newest is None:  # amid a rotation, or before the first line

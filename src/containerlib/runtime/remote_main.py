@@ -41,7 +41,13 @@ class Loader(pickle.Unpickler):
 
     def __init__(self, world: Any, data: bytes) -> None:
         super().__init__(io.BytesIO(data))
-        self.persistent_load = world.find  # type: ignore[method-assign]
+        self.world = world
+
+    def persistent_load(self, pid: Any) -> Any:
+        """
+        What a reference stands for.
+        """
+        return self.world.find(pid)
 
 
 class World:
