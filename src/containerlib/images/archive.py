@@ -231,6 +231,8 @@ class TarReader:
             self._left = info.size
             return None
         stored, end = 0, 0
+        # Old GNU headers have four places for the map, empty ones included.
+        sparse = [(offset, size) for offset, size in sparse if size]
         for offset, size in sparse:
             if offset < end or size < 0 or offset + size > info.size:
                 raise InvalidArchive(f"{info.name!r}: its sparse map is not in order")
@@ -238,7 +240,7 @@ class TarReader:
         if stored > self._left:
             raise InvalidArchive(f"{info.name!r}: its sparse map has more data than the archive")
         self._left = stored
-        return list(sparse) or [(0, 0)]
+        return sparse or [(0, 0)]
 
     def read(self, size: int) -> bytes:
         """

@@ -40,7 +40,7 @@ cl_exec_inside (const struct cl_plan *plan, const struct cl_cgroups *cgroups, in
                 struct cl_error *err)
 {
   int pid = fork ();
-  struct cl_launch l = { .plan = plan, .cgroups = cgroups, .dir_fd = -1, .inside = true,
+  struct cl_launch l = { .plan = plan, .cgroups = cgroups, .mount_fd = -1, .inside = true,
                          .command = command, .stdio = { -1, output, output } };
   struct cl_launched launched;
   struct cl_error failure = { 0 };
@@ -162,7 +162,7 @@ cl_main_exec (int argc, char **argv)
   sigprocmask (SIG_SETMASK, &all, NULL);
   prctl (PR_SET_NAME, "containerlib", 0, 0, 0);
   prctl (PR_SET_DUMPABLE, 0, 0, 0, 0);
-  x.launch = (struct cl_launch){ .plan = &x.plan, .cgroups = &x.cgroups, .dir_fd = -1, .inside = true };
+  x.launch = (struct cl_launch){ .plan = &x.plan, .cgroups = &x.cgroups, .mount_fd = -1, .inside = true };
   x.launch.self_fd = sys_pidfd_open (getpid (), 0);
 
   if (cl_plan_map (&x.plan, &err) < 0)

@@ -84,7 +84,7 @@ struct cl_launch
   const struct cl_cgroups *cgroups;
   int flags;        /* enum cl_container_flag */
   int stdio[3];     /* -1: the container's /dev/null */
-  int dir_fd;       /* the container's directory, -1 for exec */
+  int mount_fd;     /* the directory to attach the root at, -1 for exec */
   int self_fd;      /* pidfd of the process that launches */
   bool inside;      /* exec: the namespaces are joined already */
   const struct cl_record *command; /* instead of the plan's; for health checks */

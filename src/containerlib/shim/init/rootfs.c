@@ -260,7 +260,7 @@ overlay_mount (const struct cl_record *r, unsigned int first,
   return mount;
 }
 
-/* The container's own directory is the mount point: the mount is seen in this
+/* The run directory is the mount point: the mount is seen in this
  * namespace alone, and no empty directory is needed for it. */
 static int
 attach_root (struct cl_child *c, int mount, struct cl_error *err)
@@ -268,7 +268,7 @@ attach_root (struct cl_child *c, int mount, struct cl_error *err)
   char link[40], path[PATH_MAX];
   ssize_t n;
 
-  snprintf (link, sizeof link, "/proc/self/fd/%d", c->launch->dir_fd);
+  snprintf (link, sizeof link, "/proc/self/fd/%d", c->launch->mount_fd);
   /* The descriptor belongs to the launcher's namespace, where nothing may be
    * attached from here: the path is opened again in this one. */
   n = readlink (link, path, sizeof path - 1);

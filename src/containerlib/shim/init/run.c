@@ -185,7 +185,7 @@ int
 monitor_start (struct monitor *m, struct cl_error *err)
 {
   struct cl_launch l = { .plan = &m->plan, .cgroups = &m->cgroups, .flags = m->flags,
-                         .dir_fd = m->dir_fd, .self_fd = m->self_fd };
+                         .mount_fd = m->run_fd, .self_fd = m->self_fd };
   int r;
 
   if (open_streams (m, &l, err) < 0)
