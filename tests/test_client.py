@@ -158,6 +158,20 @@ def test_requests_wait_for_their_answer(pair, call, expected):
     assert Msg.STARTED == message.type
 
 
+def test_answers_are_told_apart(pair):
+    """
+    The answer to a message that nobody waits for is not taken for another's.
+    """
+    client, peer = pair
+    client.resize(24, 80)
+    client.watch()
+    thread = peer.answer((Msg.ACK, errno.ENOTTY), (Msg.ACK, 0), (Msg.ACK, errno.ESRCH))
+    with pytest.raises(KernelError) as caught:
+        client.kill(15)
+    thread.join()
+    assert errno.ESRCH == caught.value.errno
+
+
 def test_refused_request_carries_errno(pair):
     """
     A refusal names the container, the request and the kernel's reason.
@@ -385,10 +399,11 @@ def test_standard_input_goes_in_pieces(attached):
 
 def test_closing_an_attachment_ends_no_input(attached):
     """
-    Leaving is not an end of file for the process.
+    Leaving is said, and is not an end of file for the process.
     """
     attachment, peer = attached
     attachment.close()
+    assert (Msg.DETACH, 0, b"") == peer.receive()
     assert (0, 0, b"") == peer.receive()
     assert attachment.closed
 

@@ -238,6 +238,10 @@ class Attachment:
         """
         Leave the process alone; again does nothing.
         """
+        if not self._receiver.finished and not self._client.closed:
+            # On purpose: a connection that breaks may be the end of the process's input.
+            with contextlib.suppress(MonitorGone):
+                self._client.send_now(Msg.DETACH)
         with self._receiver.condition:
             self._receiver.finished = True
             self._receiver.condition.notify_all()

@@ -33,6 +33,7 @@ _HEADER = struct.Struct("ii")
 _PEER = struct.Struct("3i")
 _TIMEVAL = struct.Struct("@ll")
 _DESCRIPTORS = 4
+_UNANSWERED = (Msg.STDIN, Msg.STDIN_EOF)
 
 
 class MonitorGone(ContainerlibError, ConnectionError):
@@ -113,6 +114,9 @@ class MonitorClient:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=fd)
         self._kept: deque[Message] = deque()
         self._ended = False
+        # The monitor answers each message but input, in order: which answer is whose is counted.
+        self._asked = 0
+        self._answered = 0
         self.subject = subject
 
     @classmethod
@@ -198,6 +202,8 @@ class MonitorClient:
             return False
         except (BrokenPipeError, ConnectionResetError) as error:
             raise MonitorGone(f"{self.subject}: its monitor is gone", subject=self.subject) from error
+        if type not in _UNANSWERED:
+            self._asked += 1
         return True
 
     def receive(self, timeout: float | None = None) -> Message | None:
@@ -265,6 +271,8 @@ class MonitorClient:
             self._ended = True
             return None
         type, arg = _HEADER.unpack_from(data)
+        if type == Msg.ACK:
+            self._answered += 1
         return Message(type, arg, data[_HEADER.size :], tuple(fds))
 
     def request(self, type: Msg, arg: int = 0, payload: bytes = b"", *, timeout: float | None = 30.0) -> None:
@@ -277,9 +285,12 @@ class MonitorClient:
         """
         deadline = Deadline(timeout)
         self.send(type, arg, payload, timeout=timeout)
+        ours = self._asked
         while (message := self._receive(deadline, timeout)) is not None:
             if message.type != Msg.ACK:
                 self._kept.append(message)
+            elif self._answered < ours:
+                continue  # to a message whose answer nobody awaits
             elif message.arg == 0:
                 return
             else:
