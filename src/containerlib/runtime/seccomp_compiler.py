@@ -21,6 +21,7 @@ import os
 import struct
 import sys
 from collections.abc import Sequence
+from typing import cast
 
 from containerlib.errors import InvalidOption, NotSupported
 
@@ -146,7 +147,9 @@ def _ranges(abi: Abi, rules: Sequence[Rule], default: int) -> Ranges:
     newest = max(
         (n for rule in rules for name in rule.names if (n := table.get(name, 0)) < abi.ceiling), default=0
     )
-    verdicts = _verdicts(abi, rules, default)
+    # What is known beyond the ceiling is old, though its number is high.
+    verdicts = dict.fromkeys((n for n in table.values() if n >= abi.ceiling), cast(Verdict, default))
+    verdicts |= _verdicts(abi, rules, default)
     ranges: Ranges = []
     position = 0
 
