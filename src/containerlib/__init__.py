@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""
+r"""
 Linux containers from Python, without a daemon.
 
     >>> import containerlib as cl

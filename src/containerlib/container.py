@@ -13,30 +13,30 @@ import time
 from typing import TYPE_CHECKING, Any, overload
 
 from containerlib.containers import creation, ending, observing, processes, running, starting, waiting
+from containerlib.containers.groundwork import compile_cgroups
 from containerlib.containers.inside import Inside
 from containerlib.engine import Engine
 from containerlib.errors import (
     Conflict,
-    ContainerNotFound,
-    ContainerTimeout,
     ContainerlibError,
+    ContainerTimeout,
     ExitCodeLost,
     InvalidOption,
 )
 from containerlib.runtime import cgroups, readiness
 from containerlib.runtime.client import Deadline, MonitorGone
 from containerlib.shim import Restart
-from containerlib.types import ContainerOptions, UpdateOptions, container_document, parse_signal, update_config
+from containerlib.types import ContainerOptions, UpdateOptions, parse_signal, update_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
     from types import TracebackType
     from typing import Self, Unpack
 
     from containerlib.image import Image
+    from containerlib.runtime.conditions import HttpOption, LogOption, PortOption
     from containerlib.runtime.exchange import Input
-    from containerlib.types import Completed, ContainerState
+    from containerlib.types import Completed
     from containerlib.types.parsing import Command
 
 
@@ -122,6 +122,13 @@ class Container(Inside):
         return cls(engine, engine.store.containers.resolve(name_or_id))
 
     @classmethod
+    def prune(cls, *, engine: Engine | None = None) -> list[str]:
+        """
+        Remove all containers that do not run; returns their ids.
+        """
+        return ending.prune(engine or Engine.current())
+
+    @classmethod
     def list(
         cls,
         *,
@@ -151,13 +158,6 @@ class Container(Inside):
         )
         return [cls(engine, id_) for id_ in select(engine, wanted, last)]
 
-    @classmethod
-    def prune(cls, *, engine: Engine | None = None) -> list[str]:
-        """
-        Remove all containers that do not run; returns their ids.
-        """
-        return ending.prune(engine or Engine.current())
-
     # ---- what it is ---------------------------------------------------------
 
     def __repr__(self) -> str:
@@ -173,130 +173,6 @@ class Container(Inside):
 
     def __hash__(self) -> int:
         return hash(self._id)
-
-    @property
-    def id(self) -> str:
-        """
-        The full id: 64 hexadecimal digits.
-        """
-        return self._id
-
-    @property
-    def short_id(self) -> str:
-        """
-        The first twelve digits of the id.
-        """
-        return self._id[:12]
-
-    @property
-    def engine(self) -> Engine:
-        """
-        The engine that holds it.
-        """
-        return self._engine
-
-    @property
-    def state(self) -> ContainerState:
-        """
-        Where the container stands now.
-        """
-        return observing.observe(self._engine, self._id)
-
-    @property
-    def name(self) -> str:
-        """
-        The container's name.
-        """
-        return self._engine.store.containers.name(self._id) or self.config.name
-
-    @property
-    def image(self) -> str:
-        """
-        The reference that the container was made from.
-        """
-        return self.config.image
-
-    @property
-    def labels(self) -> Mapping[str, str]:
-        """
-        The container's labels, those of its image included.
-        """
-        return self.config.labels
-
-    @property
-    def status(self) -> str:
-        """
-        ``created``, ``running``, ``paused``, ``restarting``, ``exited``,
-        ``removing`` or, when there is no such container any more, ``removed``.
-        """
-        try:
-            return self.state.status
-        except ContainerNotFound:
-            return "removed"
-
-    @property
-    def exit_code(self) -> int | None:
-        """
-        The exit code of the last run; None while there is none, or it was lost.
-        """
-        return self.state.exit_code
-
-    @property
-    def pid(self) -> int | None:
-        """
-        The host's pid of the first process, None when it does not run.
-        """
-        return self.state.pid or None
-
-    @property
-    def created(self) -> datetime:
-        """
-        When the container was made.
-        """
-        return self.config.created
-
-    @property
-    def started(self) -> datetime | None:
-        """
-        When it was last started.
-        """
-        return self.state.started
-
-    @property
-    def finished(self) -> datetime | None:
-        """
-        When it last ended.
-        """
-        return self.state.finished
-
-    @property
-    def health(self) -> str | None:
-        """
-        ``starting``, ``healthy``, ``unhealthy``; None without a health check.
-        """
-        return self.state.health
-
-    @property
-    def ports(self) -> dict[str, Any]:
-        """
-        Published ports: none before networks exist.
-        """
-        return {}
-
-    def inspect(self) -> dict[str, Any]:
-        """
-        Everything, in the shape of ``docker inspect``.
-        """
-        config = self.config
-        directory = self._engine.store.containers.path(self._id)
-        return container_document(
-            config,
-            self.state,
-            directory=str(directory),
-            log_path=str(directory / "log"),
-            volume_paths=starting.anonymous_volumes(self._engine, config),
-            upper=str(directory / "upper"),
-        )
 
     # ---- its life -----------------------------------------------------------
 
@@ -401,7 +277,7 @@ class Container(Inside):
         with engine.store.containers.lock(self._id):
             old = observing.read_config(engine, self._id)
             new = update_config(old, options)
-            creation.compile_cgroups(engine, new)
+            compile_cgroups(engine, new)
             if self.state.running:
                 cgroups.update(observing.directories(engine, self._id, old), old.resources, new.resources)
             engine.store.containers.replace(self._id, "config.json", new.to_json())
@@ -448,9 +324,9 @@ class Container(Inside):
     def wait_until(
         self,
         *,
-        log: readiness.LogOption | None = None,
-        port: readiness.PortOption | Sequence[readiness.PortOption] | None = None,
-        http: str | readiness.HttpOption | None = None,
+        log: LogOption | None = None,
+        port: PortOption | Sequence[PortOption] | None = None,
+        http: str | HttpOption | None = None,
         healthy: bool | None = None,
         command: Command | None = None,
         timeout: float | None = 60,
@@ -483,7 +359,7 @@ class Container(Inside):
         running.stop_and_remove(self._engine, self._id)
 
     def _idle(self, doing: str) -> Conflict:
-        return ending.not_running(self._id, self.name, self.status, doing)
+        return ending.not_running(self.name, self.status, doing)
 
 
 @overload

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextvars import Token
     from types import TracebackType
+    from typing import Self
 
     from containerlib.runtime.idmap import IdMapping
     from containerlib.types import HostInfo
@@ -80,7 +81,7 @@ class Engine:
         """
         return _current.get() or cls.default()
 
-    def __enter__(self) -> Engine:
+    def __enter__(self) -> Self:
         self._tokens.append(_current.set(self))
         return self
 

@@ -287,7 +287,9 @@ class KernelError(ContainerlibError, OSError):
     *stage* is the step, *path* the operand, *errno* the kernel's answer.
     """
 
-    def __init__(self, message: str, *, errno: int, stage: str = "", path: str = "", subject: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, errno: int, stage: str = "", path: str = "", subject: str | None = None
+    ) -> None:
         ContainerlibError.__init__(self, message, subject=subject)
         self.errno = errno
         self.strerror = os.strerror(errno)

@@ -61,7 +61,7 @@ def create(
     for attempt in range(20):
         config = build_config(
             id=id_,
-            image_reference=image if isinstance(image, str) else (record.tags[0] if record.tags else record.id),
+            image_reference=image if isinstance(image, str) else next(iter(record.tags), record.id),
             image_id=record.id,
             image_config=_image_config(record),
             command=command,
@@ -119,7 +119,7 @@ def _complete(
     """
     What needs a look at the engine or the host.
     """
-    global _warned  # noqa: PLW0603  # once a process
+    global _warned  # once a process
     changes: dict[str, Any] = {"detach": detach}
     for field in ("network", "ipc", "pid"):
         mode = getattr(config, field)
@@ -127,7 +127,9 @@ def _complete(
             peer = engine.store.containers.resolve(mode.partition(":")[2])
             changes[field] = f"container:{peer}"
     if config.volumes_from:
-        message = "volumes_from needs volumes, which this version does not have: repeat the mounts in volumes="
+        message = (
+            "volumes_from needs volumes, which this version does not have: repeat the mounts in volumes="
+        )
         raise NotSupported(message, subject=config.volumes_from[0])
     if config.network == "none" and options.get("network") is None and not _warned:
         _warned = True
@@ -157,9 +159,10 @@ def _check_host(engine: Engine, config: ContainerConfig) -> None:
     if config.userns_mode not in ("private", "host"):
         message = f"userns_mode={config.userns_mode!r}: this version knows 'host' only"
         raise NotSupported(message, subject="userns_mode")
-    if config.security.apparmor not in (None, "unconfined") and not os.path.isdir("/sys/kernel/security/apparmor"):
+    apparmor = config.security.apparmor
+    if apparmor not in (None, "unconfined") and not os.path.isdir("/sys/kernel/security/apparmor"):
         message = (
-            f"security_opt='apparmor={config.security.apparmor}': AppArmor is not active on this host; "
+            f"security_opt='apparmor={apparmor}': AppArmor is not active on this host; "
             "boot with apparmor=1, or leave the option out"
         )
         raise NotSupported(message, subject="security_opt")
@@ -231,7 +234,8 @@ def _resolv_conf(config: ContainerConfig) -> bytes:
                 lines = file.read(1 << 16).splitlines()
         except OSError:
             lines = []
-    for words, option in ((config.dns, "nameserver"), (config.dns_search, "search"), (config.dns_opt, "options")):
+    replaced = {"nameserver": config.dns, "search": config.dns_search, "options": config.dns_opt}
+    for option, words in replaced.items():
         if words:
             lines = [line for line in lines if not line.startswith(option)]
     lines += [f"nameserver {address}" for address in config.dns]

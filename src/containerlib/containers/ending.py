@@ -39,7 +39,7 @@ def connect(engine: Engine, id: str) -> MonitorClient:
         os.close(fd)
 
 
-def not_running(id: str, name: str, status: str, doing: str) -> Conflict:
+def not_running(name: str, status: str, doing: str) -> Conflict:
     """
     The error of a call that needs a running container.
     """
@@ -145,7 +145,7 @@ def end_remains(engine: Engine, id: str, state_fd: int) -> None:
     else:
         if not record.monitor_pid:
             return
-        observing.end_orphan(id, record)
+        observing.end_orphan(record)
         left = observing.directories(engine, id, config)
     if left:
         cgroups.kill(left)

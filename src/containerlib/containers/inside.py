@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any, overload
 
 from containerlib.containers import ending, observing, processes, running, waiting
+from containerlib.containers.described import Described
 from containerlib.errors import Conflict, ContainerTimeout
 from containerlib.runtime import exec as run_inside
 from containerlib.runtime import follow, logs
@@ -23,30 +24,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from containerlib.engine import Engine
     from containerlib.runtime.exchange import Input
     from containerlib.runtime.logs import Bound
     from containerlib.runtime.process import Process
     from containerlib.runtime.terminal import File
-    from containerlib.types import ContainerConfig, LogLine, ProcessInfo, Stats
+    from containerlib.types import LogLine, ProcessInfo, Stats
     from containerlib.types.environment import Environment
     from containerlib.types.parsing import Command
 
 
-class Inside:
+class Inside(Described):
     """
     Processes and streams of one container.
     """
-
-    _engine: Engine
-    _id: str
-
-    @property
-    def config(self) -> ContainerConfig:
-        """
-        What the container was asked to be, with its present name.
-        """
-        return observing.current_config(self._engine, self._id)
 
     @property
     def _directory(self) -> Path:
@@ -214,9 +204,9 @@ class Inside:
         """
         from containerlib.runtime import remote
 
-        argv, data = remote.prepare(function, args, kwargs)
-        done = self.exec(argv, input=data, encoding=None, check=False)
-        return remote.interpret(done, function)
+        call = remote.prepare(function, args, kwargs)
+        done = self.exec(call.argv, input=call.stdin, encoding=None, check=False)
+        return call.interpret(done.stdout, exit_code=done.exit_code, stderr=done.stderr)
 
     def top(self) -> list[ProcessInfo]:
         """
@@ -321,7 +311,7 @@ class Inside:
         except MonitorGone:
             config = self.config
             state = observing.observe(self._engine, self._id)
-            raise ending.not_running(self._id, config.name, state.status, "attached to") from None
+            raise ending.not_running(config.name, state.status, "attached to") from None
         return Attachment(client, stdin=stdin, stdout=stdout, stderr=stderr)
 
     def interact(

@@ -81,7 +81,8 @@ def open_state(engine: Engine, id: str, *, write: bool = False) -> int:
     except FileNotFoundError:
         if not engine.store.containers.exists(id):
             raise ContainerNotFound(f"no container {id[:12]}", subject=id) from None
-        raise CorruptState(f"container {id[:12]} has no state file; remove it with force=True", subject=id) from None
+        message = f"container {id[:12]} has no state file; remove it with force=True"
+        raise CorruptState(message, subject=id) from None
     finally:
         os.close(fd)
 
@@ -109,7 +110,8 @@ def read_record(fd: int, id: str) -> shim.State:
         record = shim.decode_state(os.pread(fd, shim.STATE_SIZE, 0))
         if record is not None:
             return record
-    raise CorruptState(f"container {id[:12]}: its state file is never whole; remove it with force=True", subject=id)
+    message = f"container {id[:12]}: its state file is never whole; remove it with force=True"
+    raise CorruptState(message, subject=id)
 
 
 def read_owner(fd: int) -> str:
@@ -130,7 +132,7 @@ def observe(engine: Engine, id: str) -> ContainerState:
     finally:
         os.close(fd)
     if not locked and record.status in (Status.RUNNING, Status.RESTARTING, Status.STARTING):
-        end_orphan(id, record)
+        end_orphan(record)
         return _lost(engine, id, record)
     status = _WORDS[record.status]
     if locked and record.status is Status.RUNNING and is_paused(engine, id, record.pid):
@@ -218,7 +220,7 @@ def is_paused(engine: Engine, id: str, pid: int) -> bool:
     return bool(found) and cgroups.is_frozen(found)
 
 
-def end_orphan(id: str, record: shim.State) -> None:
+def end_orphan(record: shim.State) -> None:
     """
     End what a killed monitor left running.
 

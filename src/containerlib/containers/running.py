@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from containerlib.containers import creation, ending, starting
 from containerlib.errors import (
     CommandFailed,
+    ContainerlibError,
     ContainerNotFound,
     ContainerTimeout,
-    ContainerlibError,
     ExitCodeLost,
     InvalidOption,
 )
@@ -82,7 +82,7 @@ def _execute(
 ) -> tuple[State | None, bytes, bytes]:
     if config.tty:
         started = starting.start(engine, config, attached=True)
-        return _follow_terminal(engine, config, started, input, timeout, encoding)
+        return _follow_terminal(engine, config, started, input=input, timeout=timeout, encoding=encoding)
     pipes: list[int] = []
     try:
         stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC) if input is not None else (-1, -1)
@@ -148,6 +148,7 @@ def _follow_terminal(
     engine: Engine,
     config: ContainerConfig,
     started: Started,
+    *,
     input: Input | None,
     timeout: float | None,
     encoding: str,
@@ -159,8 +160,10 @@ def _follow_terminal(
     output: list[bytes] = []
     with Attachment(started.status, request=False) as attachment:
         if input is not None and attachment.stdin is not None:
-            data = input if isinstance(input, bytes) else (
-                input.encode(encoding) if isinstance(input, str) else b"".join([input.read()])
+            data = (
+                input
+                if isinstance(input, bytes)
+                else (input.encode(encoding) if isinstance(input, str) else b"".join([input.read()]))
             )
             attachment.stdin.write(data)
         try:
@@ -189,9 +192,7 @@ def _completed(
         message = f"container {config.name}: its monitor was killed, the exit code is lost"
         raise ExitCodeLost(message, subject=config.name)
     if check and state.exit_code != 0:
-        raise command_failed(
-            config.name, config.args, state.exit_code, stdout, stderr, oom=state.oom_killed
-        )
+        raise command_failed(config.name, config.args, state.exit_code, stdout, stderr, oom=state.oom_killed)
     return Completed(args=config.args, exit_code=state.exit_code, stdout=stdout, stderr=stderr)
 
 
@@ -217,6 +218,4 @@ def command_failed(
     message = f"container {name}: {words!r:.300} ended with exit code {exit_code}{reason}"
     if tail.strip():
         message += f": {tail.strip()[-500:]}"
-    return CommandFailed(
-        message, args=args, exit_code=exit_code, stdout=stdout, stderr=stderr, subject=name
-    )
+    return CommandFailed(message, args=args, exit_code=exit_code, stdout=stdout, stderr=stderr, subject=name)

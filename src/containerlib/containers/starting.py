@@ -44,7 +44,7 @@ def owner_fd() -> int:
     A descriptor of the process, not a pipe: a pipe's end would be inherited
     by forked children and keep containers alive after their owner.
     """
-    global _owner  # noqa: PLW0603  # one a process, another after a fork
+    global _owner  # one a process, another after a fork
     if _owner[0] != os.getpid():
         _owner = (os.getpid(), os.pidfd_open(os.getpid()))
     return _owner[1]
@@ -176,7 +176,7 @@ def end_leftovers(engine: Engine, config: ContainerConfig, state_fd: int) -> Non
     record = observing.read_record(state_fd, config.id)
     if not record.monitor_pid:
         return
-    observing.end_orphan(config.id, record)
+    observing.end_orphan(record)
     left = observing.directories(engine, config.id, config)
     if left:
         cgroups.kill(left)
@@ -231,9 +231,7 @@ def root_filesystem(engine: Engine, config: ContainerConfig, directory_fd: int) 
     )
 
 
-def _host_filesystem(
-    engine: Engine, config: ContainerConfig, base: str, directory_fd: int
-) -> RootFilesystem:
+def _host_filesystem(engine: Engine, config: ContainerConfig, base: str, directory_fd: int) -> RootFilesystem:
     hide: tuple[str, ...] = ()
     with contextlib.suppress(ContainerlibError):
         hide = tuple(engine.store.containers.read(config.id, "hide").decode().split("\0"))

@@ -12,12 +12,13 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol, TypedDict
 
 from containerlib.errors import ContainerlibError, ContainerTimeout, InvalidOption
 from containerlib.runtime.client import Deadline
 from containerlib.runtime.follow import LogFollower
+from containerlib.types.parsing import Command
 
 LISTEN = "0A"  # include/net/tcp_states.h
 UNCONNECTED = "07"
@@ -25,7 +26,6 @@ UNCONNECTED = "07"
 Pattern = str | re.Pattern[str]
 LogOption = Pattern | tuple[Pattern, int]
 PortOption = int | str
-Command = str | Sequence[str]
 
 
 class HttpOption(TypedDict, total=False):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from containerlib import shim
-from containerlib.errors import ContainerlibError, Conflict, KernelError
+from containerlib.errors import Conflict, ContainerlibError, KernelError
 from containerlib.runtime import launch
 from containerlib.runtime.client import MonitorClient
 from containerlib.runtime.failures import start_error
@@ -102,7 +102,7 @@ def start_process(
             groups=config.group_add,
             working_dir=working_dir,
         )
-        process = _spawn(target, plan, passed, kept, argv, encoding, tty=tty)
+        process = _spawn(target, plan, passed, kept, argv, encoding=encoding, tty=tty)
     except BaseException:
         for fd in kept:
             if fd is not None:
@@ -121,8 +121,8 @@ def _spawn(
     passed: list[int],
     kept: list[int | None],
     argv: tuple[str, ...],
-    encoding: str | None,
     *,
+    encoding: str | None,
     tty: bool,
 ) -> Process:
     config = target.config
@@ -164,13 +164,13 @@ def _failure(target: Target, message: object) -> ContainerlibError:
     config = target.config
     type_ = getattr(message, "type", None)
     if type_ != Msg.ERROR:
-        return Conflict(f"container {config.name} ended while a process was started in it", subject=config.name)
+        return Conflict(
+            f"container {config.name} ended while a process was started in it", subject=config.name
+        )
     error = shim.decode_error(message.payload)  # type: ignore[attr-defined]  # an ERROR has one
     if error.message.startswith("join the container's namespaces"):
         return Conflict(f"container {config.name} is not running", subject=config.name)
-    return start_error(
-        error, subject=config.name, image=config.image, path=config.environment.get("PATH")
-    )
+    return start_error(error, subject=config.name, image=config.image, path=config.environment.get("PATH"))
 
 
 def open_socket(target: Target, address: str, port: int) -> socket.socket:
@@ -186,12 +186,13 @@ def open_socket(target: Target, address: str, port: int) -> socket.socket:
         mask |= launch.NEWUSER
     if not mask:
         return socket.create_connection((address, port), timeout=10)
-    family = "6" if ":" in address else "4"
+    family, kind = ("6", socket.AF_INET6) if ":" in address else ("4", socket.AF_INET)
+    digits = socket.inet_pton(kind, address).hex()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
             child = shim.spawn(
-                ["containerlib-init", "connect", "5", hex(mask), family, address, str(port)],
+                ["containerlib-init", "connect", "5", hex(mask), family, digits, str(port)],
                 fds=[-1, -1, -1, -1, theirs.fileno(), target.pidfd],
             )
         data, fds, _, _ = socket.recv_fds(ours, 4096, 1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from containerlib.errors import (
     CommandNotExecutable,
@@ -26,6 +26,18 @@ from containerlib.shim import Stage
 if TYPE_CHECKING:
     from containerlib.shim import CError
 
+
+class _Details(TypedDict):
+    """
+    What every StartFailed carries.
+    """
+
+    subject: str
+    stage: str
+    errno: int
+    path: str
+
+
 _REASONS = {
     errno.ENOENT: "no such file or directory",
     errno.EACCES: "it is not executable (a directory, or a file without the x bit)",
@@ -42,7 +54,7 @@ def start_error(error: CError, *, subject: str, image: str, path: str | None = N
     code, stage, text = error.code, error.stage, error.message
     reason = os.strerror(code) if code else "failed"
     where = f"container {subject}"
-    details = {"subject": subject, "stage": stage.name.lower(), "errno": code, "path": text}
+    details: _Details = {"subject": subject, "stage": stage.name.lower(), "errno": code, "path": text}
     if stage is Stage.EXEC:
         return _exec_error(error, where, image, path, details)
     if stage is Stage.USER:
@@ -71,19 +83,19 @@ def start_error(error: CError, *, subject: str, image: str, path: str | None = N
 
 
 def _exec_error(
-    error: CError, where: str, image: str, path: str | None, details: dict[str, object]
+    error: CError, where: str, image: str, path: str | None, details: _Details
 ) -> ContainerlibError:
     command = error.message
     reason = _REASONS.get(error.code, os.strerror(error.code))
     if error.code in (errno.ENOENT, errno.ENOTDIR):
         tail = f" on PATH={path}" if path is not None and "/" not in command else ""
         message = f"{where}: command {command!r} not found in image {image!r}{tail}"
-        return CommandNotFound(message, **details)  # type: ignore[arg-type]  # keywords of one shape
+        return CommandNotFound(message, **details)
     message = f"{where}: command {command!r} of image {image!r} cannot be executed: {reason}"
-    return CommandNotExecutable(message, **details)  # type: ignore[arg-type]
+    return CommandNotExecutable(message, **details)
 
 
-def _user_error(error: CError, where: str, image: str, details: dict[str, object]) -> ContainerlibError:
+def _user_error(error: CError, where: str, image: str, details: _Details) -> ContainerlibError:
     kind, _, name = error.message.partition(" ")
     if error.code in (errno.ENOENT, errno.ERANGE) and kind in ("user", "group"):
         file = "passwd" if kind == "user" else "group"
@@ -91,11 +103,11 @@ def _user_error(error: CError, where: str, image: str, details: dict[str, object
             message = f"{where}: {kind} {name!r} is out of range: ids go from 0 to 4294967294"
         else:
             message = f"{where}: no {kind} {name!r} in /etc/{file} of image {image!r}"
-        return UserNotFound(message, **details)  # type: ignore[arg-type]
+        return UserNotFound(message, **details)
     message = f"{where}: {error.message}: {os.strerror(error.code)}"
     if error.code == errno.EINVAL:
         message += "; the id is not mapped here: see id mapping in containerlib.info()"
-    return UserNotFound(message, **details)  # type: ignore[arg-type]
+    return UserNotFound(message, **details)
 
 
 def _mount_reason(code: int, text: str) -> str:

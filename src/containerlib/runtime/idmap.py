@@ -145,7 +145,7 @@ def userns_fd() -> int | None:
     None when root needs none, or when a single id is mapped: then each helper
     makes its own.
     """
-    global _namespace  # noqa: PLW0603  # one namespace a process
+    global _namespace  # one namespace a process
     mapping = detect()
     if mapping.kind != "ranges":
         return None

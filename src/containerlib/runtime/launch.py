@@ -204,9 +204,7 @@ def _hear(launch: Launch, child: shim.Child, status: MonitorClient) -> Started:
         error = shim.decode_error(message.payload)
         while not status.ended:  # it cleans up first
             status.receive()
-        raise start_error(
-            error, subject=config.name, image=config.image, path=config.environment.get("PATH")
-        )
+        raise start_error(error, subject=config.name, image=config.image, path=config.environment.get("PATH"))
     except BaseException:
         status.close()
         child.wait()
@@ -305,9 +303,7 @@ def _add_monitor(plan: Plan, launch: Launch) -> None:
     check = config.healthcheck
     if check is not None and check.argv:
         times = (check.interval, check.timeout, check.start_period, check.start_interval)
-        plan.add(
-            Op.HEALTH, *(round(seconds * 1000) for seconds in times), check.retries, strings=check.argv
-        )
+        plan.add(Op.HEALTH, *(round(seconds * 1000) for seconds in times), check.retries, strings=check.argv)
 
 
 def _add_namespaces(plan: Plan, launch: Launch, fds: list[int], opened: list[int]) -> bool:

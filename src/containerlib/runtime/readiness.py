@@ -20,7 +20,6 @@ from typing import Any
 from containerlib.errors import ContainerExited, ContainerlibError, ContainerTimeout
 from containerlib.runtime.client import Deadline
 from containerlib.runtime.conditions import (
-    Command,
     CommandCondition,
     Condition,
     HealthCondition,
@@ -32,6 +31,7 @@ from containerlib.runtime.conditions import (
     PortOption,
     Target,
 )
+from containerlib.types.parsing import Command
 
 TAIL = 30  # lines of the log in an error
 

@@ -41,6 +41,7 @@ _LINKS = (
     ("pts/ptmx", "/dev/ptmx"),
 )
 
+
 @attrs.frozen(kw_only=True)
 class Overlay:
     """
@@ -89,9 +90,7 @@ def add_root(plan: Plan, root: RootFilesystem, *, volatile: bool, userns: bool) 
         first = overlays.pop(0)
         plan.add(Op.ROOT_OVERLAY, flags, strings=(first.upper, first.work, *first.lower))
     for overlay in overlays:
-        plan.add(
-            Op.OVERLAY, flags, strings=(overlay.target, overlay.upper, overlay.work, *overlay.lower)
-        )
+        plan.add(Op.OVERLAY, flags, strings=(overlay.target, overlay.upper, overlay.work, *overlay.lower))
     for source, target in root.fresh:
         add_bind(plan, source, target)
     for source, target in root.binds:
@@ -158,9 +157,7 @@ def add_standard_mounts(
         add_bind(plan, "/dev/shm", "/dev/shm", attr_set=NOSUID | NODEV | NOEXEC, pidfd=shm_pidfd)
     elif config.ipc != "none":
         size = f"{config.shm_size // 1024}k" if config.shm_size % 1024 == 0 else str(config.shm_size)
-        add_mount(
-            plan, "tmpfs", "/dev/shm", NOSUID | NODEV | NOEXEC, flags=exact, mode="1777", size=size
-        )
+        add_mount(plan, "tmpfs", "/dev/shm", NOSUID | NODEV | NOEXEC, flags=exact, mode="1777", size=size)
 
 
 def _add_cgroups(
@@ -236,7 +233,8 @@ def _add_device(plan: Plan, source: str, target: str, bind: int, *, subject: str
         found = os.stat(source)
     except OSError as error:
         message = f"devices={source!r}: {error.strerror}; give the path of a device that this host has"
-        raise DeviceError(message, subject=subject, stage="device", errno=error.errno or 0, path=source) from error
+        code = error.errno or 0
+        raise DeviceError(message, subject=subject, stage="device", errno=code, path=source) from error
     if not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)):
         message = f"devices={source!r} is not a device; use volumes= for files and directories"
         raise DeviceError(message, subject=subject, stage="device", path=source)
@@ -266,9 +264,10 @@ def _host_devices() -> Iterable[str]:
                 mode = os.lstat(path).st_mode
             except OSError:
                 continue
-            if (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) and path not in ("/dev/console", "/dev/ptmx"):
-                if os.access(path, os.R_OK) or os.geteuid() == 0:
-                    yield path
+            if not (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)) or path in ("/dev/console", "/dev/ptmx"):
+                continue
+            if os.access(path, os.R_OK) or os.geteuid() == 0:
+                yield path
 
 
 def add_volumes(plan: Plan, mounts: Sequence[Mount], volume_path: dict[str, str], *, subject: str) -> None:
@@ -368,9 +367,7 @@ def add_network_files(plan: Plan, directory: Path, mounts: Sequence[Mount], *, r
     targets = {mount.target for mount in mounts}
     for name in ("resolv.conf", "hostname", "hosts"):
         if f"/etc/{name}" not in targets:
-            add_bind(
-                plan, str(directory / name), f"/etc/{name}", attr_set=RDONLY if read_only else 0
-            )
+            add_bind(plan, str(directory / name), f"/etc/{name}", attr_set=RDONLY if read_only else 0)
 
 
 def add_masks(plan: Plan, config: ContainerConfig, extra: Sequence[str] = ()) -> None:
@@ -395,7 +392,7 @@ def _thermal() -> tuple[str, ...]:
     Each processor's throttling counters, which tell of other loads (moby
     GHSA-6fw5-f8r9-fgfm); looked for once.
     """
-    global _thermal_paths  # noqa: PLW0603  # the host's processors do not change
+    global _thermal_paths  # the host's processors do not change
     if _thermal_paths is None:
         base = "/sys/devices/system/cpu"
         found = []

@@ -32,9 +32,7 @@ def _check(function: Callable[..., int], *args: Any) -> int:
     return result
 
 
-def openat2(
-    directory: int, path: str | bytes, flags: int = 0, *, mode: int = 0, resolve: int = 0
-) -> int:
+def openat2(directory: int, path: str | bytes, flags: int = 0, *, mode: int = 0, resolve: int = 0) -> int:
     """
     Open *path* below the descriptor *directory*; *resolve* are RESOLVE_* bits.
     """

@@ -35,7 +35,7 @@ def helper_fd() -> int:
     """
     A descriptor of this process's sealed copy of the helper.
     """
-    global _helper_fd  # noqa: PLW0603  # one copy a process
+    global _helper_fd  # one copy a process
     if _helper_fd >= 0:
         return _helper_fd
     with _lock:
@@ -145,7 +145,10 @@ def spawn(argv: Sequence[str | bytes], *, fds: Sequence[int], env: Sequence[str]
         pidfd = os.pidfd_open(pid)
     except OSError as problem:
         os.waitpid(pid, 0)
-        message = "pidfd_open is refused here; containerlib needs Linux 5.3 or an outer seccomp profile that allows it"
+        message = (
+            "pidfd_open is refused here; containerlib needs Linux 5.3, or an outer seccomp profile that "
+            "allows it"
+        )
         raise NotSupported(message) from problem
     return Child(pid, pidfd)
 
