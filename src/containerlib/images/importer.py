@@ -70,27 +70,40 @@ def import_rootfs(
     """
     checked = check_config(config)
     name = None if tag is None else str(library._taggable(tag))  # one room
-    with store.workspace("import", userns_fd=userns_fd) as workspace, _opened(source) as (stream, label):
+    with store.workspace("import", userns_fd=userns_fd) as workspace:
         os.mkdir("layer", 0o700, dir_fd=workspace)
         os.mkdir(f"layer/{library.LAYER_ROOT}", 0o700, dir_fd=workspace)
         root = os.open(f"layer/{library.LAYER_ROOT}", DIRECTORY | os.O_NOFOLLOW, dir_fd=workspace)
-        os.fchmod(root, 0o755)  # unless the archive has another mode for it
         try:
-            with open(os.open("blob", _CREATE, 0o600, dir_fd=workspace), "wb") as blob:
-                layer = _unpack_layer(
-                    stream,
-                    blob,
-                    limits=limits,
-                    unpacker=Unpacker(root, userns_fd=userns_fd, single_id=single_id, sync=durable),
-                )
+            os.fchmod(root, 0o755)  # unless the archive has another mode for it
+            # Nothing is committed before the source has been closed: packing may have failed at its end.
+            with (
+                _opened(source) as stream,
+                open(os.open("blob", _CREATE, 0o600, dir_fd=workspace), "wb") as blob,
+            ):
+                unpacker = Unpacker(root, userns_fd=userns_fd, single_id=single_id, sync=durable)
+                layer = _unpack_layer(stream, blob, limits=limits, unpacker=unpacker)
                 blob.flush()
                 if durable:
                     os.fsync(blob.fileno())
         except InvalidArchive as error:
-            raise InvalidArchive(f"cannot import {label}: {error}", subject=label) from error
+            raise InvalidArchive(
+                f"cannot import {_label(source)}: {error}", subject=_label(source)
+            ) from error
         finally:
             os.close(root)
-        return _commit(store, workspace, layer=layer, name=name, config=checked, label=label, durable=durable)
+        return _commit(
+            store, workspace, layer=layer, name=name, config=checked, label=_label(source), durable=durable
+        )
+
+
+def _label(source: str | os.PathLike[str] | BinaryIO) -> str:
+    """
+    Say in messages what is imported.
+    """
+    if isinstance(source, str | os.PathLike):
+        return str(source)
+    return str(getattr(source, "name", "the given file"))
 
 
 @attrs.frozen(kw_only=True)
@@ -105,12 +118,12 @@ class _Layer:
 
 
 @contextlib.contextmanager
-def _opened(source: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[BinaryIO, str]]:
+def _opened(source: str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
     """
     Open *source* as a stream of bytes; a directory becomes a tar archive.
     """
     if not isinstance(source, str | os.PathLike):
-        yield source, str(getattr(source, "name", "the given file"))
+        yield source
         return
     path = Path(source)
     try:
@@ -119,11 +132,11 @@ def _opened(source: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[BinaryI
         raise InvalidOption(f"cannot import {str(path)!r}: {error.strerror}", subject=str(path)) from error
     if not path.is_dir():
         with open(fd, "rb", buffering=0) as file:
-            yield file, str(path)
+            yield file
         return
     try:
         with _packed(fd) as stream:
-            yield stream, str(path)
+            yield stream
     finally:
         os.close(fd)
 

@@ -178,9 +178,7 @@ class Blobs:
         """
         digest = "sha256:" + hashlib.sha256(data).hexdigest()
         if self.size(digest) != len(data):
-            temporary = makers.making(digest[7:])
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=self._blobs())
+            temporary = makers.scratch(digest[7:])
             fd = os.open(temporary, _CREATE, 0o600, dir_fd=self._blobs())
             with open(fd, "wb") as stream:
                 stream.write(data)
@@ -253,9 +251,7 @@ class Blobs:
             with contextlib.suppress(FileNotFoundError):
                 os.stat(name, dir_fd=top)
                 return
-        temporary = makers.making(name)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=top)
+        temporary = makers.scratch(name)
         fd = os.open(temporary, _CREATE, 0o600, dir_fd=top)
         with open(fd, "wb") as stream:
             stream.write(data)

@@ -9,6 +9,7 @@ A half-made thing is named ``.new-<id>-<maker>`` and a half-removed one
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 
 from containerlib.store.locks import try_lock
@@ -59,6 +60,16 @@ def making(id: str) -> str:
     Return the name of the half-made *id* of this process.
     """
     return f"{MAKING}{id}-{identity()}"
+
+
+_serial = itertools.count()
+
+
+def scratch(name: str) -> str:
+    """
+    Return a temporary name for *name* that no other thread uses, either.
+    """
+    return f"{MAKING}{name}.{next(_serial)}-{identity()}"
 
 
 def removing(id: str) -> str:

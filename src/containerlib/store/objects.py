@@ -103,7 +103,10 @@ class Objects:
             check_name(name, kind=self._kind)
         top = self._top()
         temporary = makers.making(id)
-        os.mkdir(temporary, 0o700, dir_fd=top)
+        try:
+            os.mkdir(temporary, 0o700, dir_fd=top)
+        except FileExistsError:
+            raise Conflict(f"another thread is making the {self._kind} {id}", subject=id) from None
         claimed = False
         try:
             fd = os.open(temporary, DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
@@ -238,11 +241,14 @@ class Objects:
         """
         fd = self.open(id)
         try:
-            temporary = f".{file}-{makers.identity()}"
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=fd)
-            _write(temporary, data, dir_fd=fd, durable=durable)
-            os.rename(temporary, file, src_dir_fd=fd, dst_dir_fd=fd)
+            temporary = makers.scratch(file)
+            try:
+                _write(temporary, data, dir_fd=fd, durable=durable)
+                os.rename(temporary, file, src_dir_fd=fd, dst_dir_fd=fd)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary, dir_fd=fd)
+                raise
             if durable:
                 os.fsync(fd)
         finally:

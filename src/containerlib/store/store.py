@@ -108,7 +108,7 @@ class Store:
             ) as file:
                 found = file.read(16)
         except FileNotFoundError:
-            temporary = makers.making(FORMAT_FILE)
+            temporary = makers.scratch(FORMAT_FILE)
             with open(
                 os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=fd), "wb"
             ) as file:
@@ -130,7 +130,7 @@ class Store:
         deleted at the end, or by the next sweep if this process dies.
         """
         tmp = self.tmp_fd()
-        name = makers.making(f"{purpose}.{os.urandom(6).hex()}")
+        name = makers.scratch(purpose)
         os.mkdir(name, 0o700, dir_fd=tmp)
         try:
             fd = os.open(name, DIRECTORY | os.O_NOFOLLOW, dir_fd=tmp)

@@ -96,8 +96,10 @@ move_to_top (struct remover *r, int dir, const char *name)
         return 0;
       if (errno == EEXIST)
         continue;
-      /* Moving a directory rewrites its "..": that takes write permission. */
-      if (errno != EACCES || tried || make_accessible (dir, name) < 0)
+      /* Moving a directory rewrites its "..": that takes write permission on
+       * it, besides that on the directory it is taken from. */
+      if (errno != EACCES || tried || fchmod (dir, 0700) < 0
+          || make_accessible (dir, name) < 0)
         return fail_once (r, errno, "move", name);
       tried = true;
     }
