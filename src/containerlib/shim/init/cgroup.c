@@ -242,23 +242,37 @@ cl_cgroups_kill (const struct cl_cgroups *groups)
     }
 }
 
+struct entry
+{
+  uint64_t ino;
+  int64_t off;
+  uint16_t size;
+  uint8_t type;
+  char name[];
+};
+
 /* Groups that the container made inside its own go first. */
 static void
 remove_below (int parent, const char *name, int depth)
 {
   cleanup_close int fd = -1;
-  DIR *dir;
-  struct dirent *entry;
+  char buffer[2048] __attribute__ ((aligned (8)));
+  long n;
 
   if (unlinkat (parent, name, AT_REMOVEDIR) == 0 || errno == ENOENT || depth > 64)
     return;
   fd = openat (parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-  if (fd < 0 || (dir = fdopendir (dup (fd))) == NULL)
+  if (fd < 0)
     return;
-  while ((entry = readdir (dir)) != NULL)
-    if (entry->d_type == DT_DIR && entry->d_name[0] != '.')
-      remove_below (fd, entry->d_name, depth + 1);
-  closedir (dir);
+  while ((n = syscall (SYS_getdents64, fd, buffer, sizeof buffer)) > 0)
+    for (long at = 0; at < n;)
+      {
+        const struct entry *entry = (const void *) (buffer + at);
+
+        if (entry->type == DT_DIR && entry->name[0] != '.')
+          remove_below (fd, entry->name, depth + 1);
+        at += entry->size;
+      }
   unlinkat (parent, name, AT_REMOVEDIR);
 }
 

@@ -194,6 +194,23 @@ fail:
 
 /* ---- mode connect ------------------------------------------------------ */
 
+/* The address in hexadecimal digits, as many bytes as the family has. */
+static int
+read_address (const char *text, unsigned char *out, size_t size)
+{
+  if (strlen (text) != 2 * size)
+    return -1;
+  for (size_t i = 0; i < size; i++)
+    {
+      char pair[3] = { text[2 * i], text[2 * i + 1], '\0' }, *end;
+
+      out[i] = strtoul (pair, &end, 16);
+      if (*end != '\0')
+        return -1;
+    }
+  return 0;
+}
+
 /* connect TARGET-FD MASK FAMILY ADDRESS PORT: the connected socket goes back
  * over the status socket.  A new one of the same network namespace serves as
  * if its owner were inside. */
@@ -201,7 +218,12 @@ int
 cl_main_connect (int argc, char **argv)
 {
   struct cl_error err = { 0 };
-  struct sockaddr_storage address = { 0 };
+  union
+  {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+  } address;
   cleanup_close int sock = -1;
   socklen_t size;
   bool v6;
@@ -209,28 +231,23 @@ cl_main_connect (int argc, char **argv)
   if (argc != 6)
     return 64;
   v6 = strcmp (argv[3], "6") == 0;
+  memset (&address, 0, sizeof address);
+  address.any.sa_family = v6 ? AF_INET6 : AF_INET;
+  if (v6)
+    address.v6.sin6_port = htons (atoi (argv[5]));
+  else
+    address.v4.sin_port = htons (atoi (argv[5]));
+  size = v6 ? sizeof address.v6 : sizeof address.v4;
+  if (read_address (argv[4], v6 ? (unsigned char *) &address.v6.sin6_addr : (unsigned char *) &address.v4.sin_addr,
+                    v6 ? 16 : 4)
+      < 0)
+    return 64;
   if (join (atoi (argv[1]), strtol (argv[2], NULL, 0), &err) < 0)
     goto fail;
-  if (v6)
-    {
-      struct sockaddr_in6 *in = (void *) &address;
-      in->sin6_family = AF_INET6;
-      in->sin6_port = htons (atoi (argv[5]));
-      inet_pton (AF_INET6, argv[4], &in->sin6_addr);
-      size = sizeof *in;
-    }
-  else
-    {
-      struct sockaddr_in *in = (void *) &address;
-      in->sin_family = AF_INET;
-      in->sin_port = htons (atoi (argv[5]));
-      inet_pton (AF_INET, argv[4], &in->sin_addr);
-      size = sizeof *in;
-    }
   sock = socket (v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (sock < 0 || TEMP_FAILURE_RETRY_ (connect (sock, (struct sockaddr *) &address, size)) < 0)
+  if (sock < 0 || TEMP_FAILURE_RETRY_ (connect (sock, &address.any, size)) < 0)
     {
-      cl_fail (&err, CL_STAGE_NAMESPACE, errno, "connect to %s port %s in the container", argv[4], argv[5]);
+      cl_fail (&err, CL_STAGE_NAMESPACE, errno, "connect to port %s in the container", argv[5]);
       goto fail;
     }
   return cl_send (FD_STATUS, CL_MSG_TERMINAL, 0, NULL, 0, sock, 0) < 0 ? 1 : 0;

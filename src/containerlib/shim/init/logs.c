@@ -69,17 +69,36 @@ flush (struct log *log, const char *data, size_t size)
   log->lost += size;
 }
 
+/* Year, month and day of a day since 1970, in the Gregorian calendar: eras of
+ * 400 years that begin in March, so that the leap day is the last. */
+static void
+calendar (int64_t day, int *year, int *month, int *mday)
+{
+  int64_t days = day + 719468, era = days / 146097;
+  int of_era = days - era * 146097;
+  int year_of_era = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+  int of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+  int march = (5 * of_year + 2) / 153;
+
+  *mday = of_year - (153 * march + 2) / 5 + 1;
+  *month = march < 10 ? march + 3 : march - 9;
+  *year = year_of_era + era * 400 + (*month <= 2);
+}
+
 static int
 prefix (char *out, size_t size, const struct timespec *now, int stream, char tag)
 {
   static time_t last;
   static char text[32];
-  struct tm tm;
 
   if (last != now->tv_sec || text[0] == '\0')
     {
-      gmtime_r (&now->tv_sec, &tm);
-      strftime (text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm);
+      int year, month, day, second = now->tv_sec % 86400;
+
+      calendar (now->tv_sec / 86400, &year, &month, &day);
+      snprintf (text, sizeof text, "%04u-%02u-%02uT%02u:%02u:%02u", (unsigned int) year % 10000,
+                (unsigned int) month % 100, (unsigned int) day % 100, (unsigned int) second / 3600,
+                (unsigned int) second / 60 % 60, (unsigned int) second % 60);
       last = now->tv_sec;
     }
   return snprintf (out, size, "%s.%09ldZ %s %c ", text, now->tv_nsec, stream == 0 ? "stdout" : "stderr",

@@ -417,12 +417,14 @@ has_single_id (void)
 {
   cleanup_close int fd = open ("/proc/self/uid_map", O_RDONLY | O_CLOEXEC);
   char map[128] = { 0 };
-  unsigned int inside, outside, count;
+  char *end = map;
 
   if (fd < 0 || cl_read_all (fd, map, sizeof map - 1) <= 0)
     return false;
-  return sscanf (map, "%u %u %u", &inside, &outside, &count) == 3 && count == 1
-         && strchr (map, '\n') == map + strlen (map) - 1;
+  /* One line "inside outside count". */
+  strtoul (map, &end, 10);
+  strtoul (end, &end, 10);
+  return strtoul (end, &end, 10) == 1 && strcmp (end, "\n") == 0;
 }
 
 static int
