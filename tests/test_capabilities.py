@@ -4,7 +4,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from containerlib.errors import InvalidOption, NotSupported
@@ -55,6 +55,7 @@ def test_unknown_names_are_refused(text: str) -> None:
     assert "cap_drop" == caught.value.subject
 
 
+@settings(deadline=None)
 @given(bits=st.integers(0, EVERYTHING))
 def test_mask_and_names_are_inverse(bits: int) -> None:
     """
@@ -122,6 +123,7 @@ def test_what_the_host_lacks_cannot_be_asked_for(privileged: bool) -> None:
     assert "CAP_SYS_RESOURCE" == caught.value.subject
 
 
+@settings(deadline=None)
 @given(add=some_names, drop=some_names, privileged=st.booleans(), missing=some_names)
 def test_nobody_gets_what_the_host_lacks(
     add: set[str], drop: set[str], privileged: bool, missing: set[str]

@@ -297,6 +297,7 @@ def test_programs_do_what_profiles_say(
                 assert simulate(program, abi.audit, number, *args) in possible(profile, caps, abi, name, args)
 
 
+@settings(deadline=None)
 @given(first=tests, args=st.lists(VALUES, min_size=6, max_size=6))
 def test_arguments_are_compared_in_full(first: dict[str, Any], args: list[int]) -> None:
     """

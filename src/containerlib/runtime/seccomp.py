@@ -12,12 +12,13 @@ from __future__ import annotations
 import binascii
 import contextlib
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .capabilities import mask
 
-if TYPE_CHECKING:  # attrs classes take a millisecond to make, and most starts need none
+if TYPE_CHECKING:  # pathlib and attrs classes take milliseconds to load, and most starts need none
+    from pathlib import Path
+
     from .seccomp_profile import Profile
 
 REVISION = 1
