@@ -23,6 +23,7 @@ ordinary user, the one lane that fits this user runs, as it is.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import pwd
 import shutil
@@ -32,7 +33,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parent.parent
@@ -83,7 +84,7 @@ def _run(command: Sequence[str], *, lane: str) -> int:
 
 
 def _run_as_user(lane: str, workspace: Path, python: str, arguments: Sequence[str]) -> int:
-    with _user(lane) as user:
+    with _alone(), _user(lane) as user:
         home = workspace / lane
         home.mkdir(mode=0o700)
         for name in ("run", "tmp"):
@@ -113,7 +114,7 @@ def _run_as_user(lane: str, workspace: Path, python: str, arguments: Sequence[st
             {k: v for k, v in os.environ.items() if k.startswith(("CONTAINERLIB_FUZZ", "HYPOTHESIS"))}
         )
         try:
-            return subprocess.run(
+            code = subprocess.run(
                 [python, *PYTEST, f"--basetemp={home / 't'}", *arguments],
                 cwd=home / "tree",
                 env=environment,
@@ -125,8 +126,23 @@ def _run_as_user(lane: str, workspace: Path, python: str, arguments: Sequence[st
             ).returncode
         finally:
             left = _end_processes_of(user)
-            if left:
-                print(f"still running after lane {lane}: {'; '.join(left)}", file=sys.stderr)
+        if left:
+            print(f"still running after lane {lane}: {'; '.join(left)}", file=sys.stderr)
+        return code or bool(left)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """
+    Wait until no other run on this machine has the users.
+    """
+    with open("/run/lock/containerlib-lanes", "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another run has the users; waiting for its end", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
@@ -198,32 +214,38 @@ def _free_range() -> int:
 
 def _end_processes_of(user: pwd.struct_passwd) -> list[str]:
     """
-    Kill what runs as *user*, who was made for the lane alone, and name it.
+    Kill what still runs as *user*, who was made for the lane alone, after five seconds, and name it.
     """
-    left: dict[int, str] = {}
+    own = [range(first, first + count) for name, first, count in _ranges() if name == user.pw_name]
+    own.append(range(user.pw_uid, user.pw_uid + 1))
     deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        alive = 0
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                if (
-                    entry.stat().st_uid != user.pw_uid
-                    or (entry / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-                ):
-                    continue
-                left[int(entry.name)] = (
-                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                )
-                os.kill(int(entry.name), signal.SIGKILL)
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            alive += 1
-        if not alive:
-            break
+    while (left := _processes_of(own)) and time.monotonic() < deadline:
         time.sleep(0.05)
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     return [f"{pid} {command.strip()}" for pid, command in left.items()]
+
+
+def _processes_of(own: Sequence[range]) -> dict[int, str]:
+    """
+    The command lines of the processes of those users, by pid.
+    """
+    found: dict[int, str] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            status = dict(line.split(":\t", 1) for line in (entry / "status").read_text().splitlines())
+            if status["State"].startswith("Z") or not any(
+                int(status["Uid"].split()[0]) in ids for ids in own
+            ):
+                continue
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found[int(entry.name)] = command
+    return found
 
 
 # ---- what the users run ---------------------------------------------------
