@@ -216,6 +216,18 @@ def test_messages_sent_before_the_end_are_received(pair):
     assert client.ended
 
 
+def test_messages_sent_before_closing_are_delivered(pair):
+    """
+    What was sent last reaches the monitor although messages of its were left unread.
+    """
+    client, peer = pair
+    peer.send(Msg.STDOUT, 0, b"unread")
+    client.send(Msg.STDIN_EOF)
+    client.close()
+    assert (Msg.STDIN_EOF, 0, b"") == peer.receive()
+    assert (0, 0, b"") == peer.receive()
+
+
 def test_wait_exit_times_out_and_ends(pair):
     """
     Waiting ends with the time given, or with the monitor.

@@ -385,6 +385,13 @@ class MonitorClient:
             for fd in message.fds:
                 os.close(fd)
         self._kept.clear()
+        if not self.closed:
+            # The kernel tells the other end of messages unread here before it gives out ours, and
+            # the monitor could miss what was sent last: take them.
+            self.shut_down()
+            with contextlib.suppress(OSError):
+                while self._socket.recv(1, socket.MSG_DONTWAIT):
+                    pass
         self._ended = True
         self._socket.close()
 
