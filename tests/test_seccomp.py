@@ -247,7 +247,7 @@ def there(item: dict[str, Any], caps: frozenset[str]) -> bool:
 def holds(test: dict[str, Any], args: list[int], bits: int) -> bool:
     given_value, value = args[test["index"]] & bits, test["value"] & bits
     if test["op"] == "SCMP_CMP_MASKED_EQ":
-        return given_value & value == test["valueTwo"] & value
+        return bool(given_value & value == test["valueTwo"] & value)
     return bool(OPERATORS[test["op"].removeprefix("SCMP_CMP_")](given_value, value))
 
 

@@ -207,7 +207,7 @@ def _verdicts(abi: Abi, rules: Sequence[Rule], default: int) -> dict[int, Verdic
 
 def _alternatives(rule: Rule, bits: int) -> list[tuple[Condition, ...]]:
     """
-    Return the conditions of *rule*, cut to the bits that an argument has; each of them suffices.
+    Return what *rule* asks for, any one of it sufficing: tests that must all hold, cut to *bits*.
     """
     tests = [
         Condition(index=test.index, operator=test.operator, value=test.value & bits, mask=test.mask & bits)
