@@ -25,15 +25,6 @@ if TYPE_CHECKING:
     from containerlib.types import ContainerConfig, ContainerOptions
     from containerlib.types.parsing import Command
 
-HOSTS = """\
-127.0.0.1\tlocalhost
-::1\tlocalhost ip6-localhost ip6-loopback
-fe00::\tip6-localnet
-ff00::\tip6-mcastprefix
-ff02::1\tip6-allnodes
-ff02::2\tip6-allrouters
-"""
-
 _warned = False
 
 
@@ -186,9 +177,6 @@ def contents(
     files = {
         "config.json": config.to_json(),
         "state": initial_state(owned=not config.detach),
-        "hosts": _hosts(config),
-        "hostname": f"{config.hostname}\n".encode(),
-        "resolv.conf": _resolv_conf(config),
     }
     directories: list[str | tuple[str, int]] = []
     if record.is_host:
@@ -208,39 +196,3 @@ def contents(
         directories.append("volumes")
         directories += [f"volumes/{index}" for index in range(len(anonymous))]
     return files, directories
-
-
-def _hosts(config: ContainerConfig) -> bytes:
-    text = HOSTS
-    if config.network == "host":
-        try:
-            with open("/etc/hosts", encoding="utf-8", errors="surrogateescape") as file:
-                text = file.read(1 << 20)
-        except OSError:
-            text = HOSTS
-    for name, address in config.extra_hosts:
-        text += f"{address}\t{name}\n"
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _resolv_conf(config: ContainerConfig) -> bytes:
-    given = config.dns or config.dns_search or config.dns_opt
-    if not given and config.network != "host":
-        return b""
-    lines = []
-    if config.network == "host":
-        try:
-            with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
-                lines = file.read(1 << 16).splitlines()
-        except OSError:
-            lines = []
-    replaced = {"nameserver": config.dns, "search": config.dns_search, "options": config.dns_opt}
-    for option, words in replaced.items():
-        if words:
-            lines = [line for line in lines if not line.startswith(option)]
-    lines += [f"nameserver {address}" for address in config.dns]
-    if config.dns_search:
-        lines.append("search " + " ".join(config.dns_search))
-    if config.dns_opt:
-        lines.append("options " + " ".join(config.dns_opt))
-    return ("\n".join(lines) + "\n").encode()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from containerlib import shim
 from containerlib.containers import observing
-from containerlib.containers.groundwork import compile_cgroups, late_groups, layout_of
+from containerlib.containers.groundwork import compile_cgroups, late_groups, layout_of, network_files
 from containerlib.errors import Conflict, ContainerlibError, ImageNotFound
 from containerlib.images import library
 from containerlib.runtime import cgroups, launch
@@ -90,6 +90,30 @@ def lock_state(engine: Engine, id: str, *, doing: str) -> int:
         raise
 
 
+def _write_network_files(config: ContainerConfig, run_fd: int) -> None:
+    """
+    Into the run directory, which ends with the run.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    for name, data in network_files(config).items():
+        fd = os.open(name, flags, 0o644, dir_fd=run_fd)
+        try:
+            os.fchmod(fd, 0o644)  # whatever the umask
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+
+
+def network_files_of(engine: Engine, config: ContainerConfig) -> str:
+    """
+    The directory of the container's network files: those of the container
+    whose network it shares.
+    """
+    mode = config.network
+    owner = mode.partition(":")[2] if mode.startswith("container:") else config.id
+    return str(engine.run_root / owner)
+
+
 def _wait_for_leaving(fd: int, id: str) -> bool:
     """
     Whether the lock's holder is a monitor that is done with its container;
@@ -140,13 +164,14 @@ def start(
             os.mkdir(id_, 0o700, dir_fd=store.run_fd())
         run_fd = os.open(id_, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=store.run_fd())
         stack.callback(os.close, run_fd)
+        _write_network_files(config, run_fd)
         peers = {key: stack.enter_context(peer(engine, other)) for key, other in _peers(config)}
         plan = compile_cgroups(engine, config)
         cgroups.prepare(plan)
         started = launch.start(
             Launch(
                 config=config,
-                directory=store.containers.path(id_),
+                network_files=network_files_of(engine, config),
                 directory_fd=directory_fd,
                 run_fd=run_fd,
                 state_fd=state_fd,

@@ -66,7 +66,7 @@ class Launch:
     """
 
     config: ContainerConfig
-    directory: Path
+    network_files: str
     directory_fd: int
     run_fd: int
     state_fd: int
@@ -234,7 +234,7 @@ def _compile(launch: Launch, fds: list[int], opened: list[int]) -> Plan:
         plan, config, launch.cgroups, single_id=mapping.kind == "single", userns=userns, shm_pidfd=shm
     )
     rootfs.add_devices(plan, config, userns=userns)
-    rootfs.add_network_files(plan, launch.directory, config.mounts, read_only=config.read_only)
+    rootfs.add_network_files(plan, launch.network_files, config.mounts, read_only=config.read_only)
     rootfs.add_volumes(plan, config.mounts, dict(launch.volume_path), subject=config.name)
     if config.tty:
         plan.add(Op.CONSOLE, launch.rows, launch.columns)

@@ -20,7 +20,6 @@ from containerlib.types.inspect import MASKED_PATHS, READONLY_PATHS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from containerlib.runtime.cgroups import CgroupPlan
     from containerlib.runtime.plan import Plan
@@ -359,15 +358,15 @@ def _add_tmpfs(plan: Plan, mount: Mount) -> None:
     add_mount(plan, "tmpfs", mount.target, attributes, flags=flags, **options)
 
 
-def add_network_files(plan: Plan, directory: Path, mounts: Sequence[Mount], *, read_only: bool) -> None:
+def add_network_files(plan: Plan, directory: str, mounts: Sequence[Mount], *, read_only: bool) -> None:
     """
-    /etc/hosts, /etc/hostname and /etc/resolv.conf from the container's own
-    directory, unless something else is mounted there.
+    /etc/hosts, /etc/hostname and /etc/resolv.conf from the run directory,
+    unless something else is mounted there.
     """
     targets = {mount.target for mount in mounts}
     for name in ("resolv.conf", "hostname", "hosts"):
         if f"/etc/{name}" not in targets:
-            add_bind(plan, str(directory / name), f"/etc/{name}", attr_set=RDONLY if read_only else 0)
+            add_bind(plan, f"{directory}/{name}", f"/etc/{name}", attr_set=RDONLY if read_only else 0)
 
 
 def add_masks(plan: Plan, config: ContainerConfig, extra: Sequence[str] = ()) -> None:

@@ -61,12 +61,15 @@ remove_container (struct monitor *m)
 void
 monitor_finish (struct monitor *m)
 {
+  static const char *const files[] = { "attach.sock", "hosts", "hostname", "resolv.conf" };
+
   cl_cgroups_remove (&m->cgroups);
   if (m->run_fd >= 0)
     {
       cleanup_close int above = openat (m->run_fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-      unlinkat (m->run_fd, "attach.sock", 0);
+      for (size_t i = 0; i < sizeof files / sizeof files[0]; i++)
+        unlinkat (m->run_fd, files[i], 0);
       if (above >= 0)
         unlinkat (above, m->id, AT_REMOVEDIR);
     }
