@@ -316,6 +316,7 @@ def _attached(pair):
     client, peer = pair
     with Attachment(client) as attachment:
         assert (Msg.ATTACH, Attach.STDIN | Attach.STDOUT | Attach.STDERR, b"") == peer.receive()
+        peer.send(Msg.ACK)
         yield attachment, peer
 
 
@@ -418,6 +419,27 @@ def test_closing_an_attachment_ends_no_input(attached):
     assert (Msg.DETACH, 0, b"") == peer.receive()
     assert (0, 0, b"") == peer.receive()
     assert attachment.closed
+
+
+def test_leaving_waits_until_input_was_read(attached):
+    """
+    Closing after input returns when the monitor has read all of it, whatever it sends meanwhile.
+    """
+    attachment, peer = attached
+    attachment.stdin.write(b"x")
+    received: list[tuple[int, int, bytes]] = []
+
+    def monitor() -> None:
+        received.append(peer.receive())
+        peer.send(Msg.STDOUT, 0, b"unread")
+        received.append(peer.receive())
+        peer.send(Msg.ACK)
+
+    thread = threading.Thread(target=monitor)
+    thread.start()
+    attachment.close()
+    assert [Msg.STDIN, Msg.DETACH] == [type for type, _, _ in received]
+    thread.join()
 
 
 def test_attachment_resizes(attached):

@@ -77,7 +77,7 @@ class Monitor(threading.Thread):
         self.eof = False
 
     def run(self) -> None:
-        self.socket.recv(100)  # ATTACH
+        self.step()  # ATTACH
         self.script(self)
         self.socket.close()
 
@@ -95,6 +95,9 @@ class Monitor(threading.Thread):
             self.eof = True
         elif type == Msg.RESIZE:
             self.sizes.append((arg >> 16, arg & 0xFFFF))
+        if type not in (Msg.STDIN, Msg.STDIN_EOF):
+            with contextlib.suppress(BrokenPipeError):  # the client left without waiting
+                self.send(Msg.ACK)
         return True
 
     def until(self, condition) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from containerlib.errors import ContainerTimeout
+from containerlib.errors import ContainerTimeout, KernelError
 from containerlib.runtime.client import Message, MonitorClient, MonitorGone, exit_state
 from containerlib.shim import MSG_MAX, Attach, Msg, State
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer  # collections.abc has it from 3.12 on
 
 Stream = Literal["stdout", "stderr"]
+
+DETACH_TIMEOUT = 1.0  # a process that does not read its input must not hold those who leave
 
 _STREAMS: dict[int, Stream] = {Msg.STDOUT: "stdout", Msg.STDERR: "stderr"}
 
@@ -88,6 +90,25 @@ class _Receiver:
                     if received:
                         self._note(message)
                     self.condition.notify_all()
+
+    def detach(self, *, wait: bool) -> None:
+        """
+        Say that this end leaves, and *wait* until what was sent before was read.
+
+        A monitor that meets a closed connection while it sends output drops
+        it, with what it did not read yet.
+        """
+        with self.condition:
+            wait = wait and not self.receiving
+            self.receiving = self.receiving or wait
+        if not wait:
+            self.client.send_now(Msg.DETACH)
+            return
+        try:
+            self.client.request(Msg.DETACH, timeout=DETACH_TIMEOUT)
+        finally:
+            with self.condition:
+                self.receiving = False
 
     def _pop(self, wanted: Stream | None) -> tuple[Stream, bytes] | None:
         if wanted is None:
@@ -226,6 +247,8 @@ class Attachment:
         Pass on what the monitor takes of *data* without waiting: 0 for nothing.
         """
         piece = data[:MSG_MAX]
+        if self.stdin is not None:
+            self.stdin.used = True
         return len(piece) if self._client.send_now(Msg.STDIN, 0, piece) else 0
 
     def resize(self, rows: int, columns: int) -> None:
@@ -240,8 +263,8 @@ class Attachment:
         """
         if not self._receiver.finished and not self._client.closed:
             # On purpose: a connection that breaks may be the end of the process's input.
-            with contextlib.suppress(MonitorGone):
-                self._client.send_now(Msg.DETACH)
+            with contextlib.suppress(MonitorGone, KernelError, ContainerTimeout):
+                self._receiver.detach(wait=self.stdin is not None and self.stdin.used)
         with self._receiver.condition:
             self._receiver.finished = True
             self._receiver.condition.notify_all()
@@ -285,6 +308,7 @@ class StandardInput(io.RawIOBase):
     def __init__(self, client: MonitorClient) -> None:
         super().__init__()
         self._client: MonitorClient | None = client
+        self.used = False
 
     def writable(self) -> bool:
         """
@@ -299,6 +323,7 @@ class StandardInput(io.RawIOBase):
         if self.closed or self._client is None:
             raise ValueError("write to a closed standard input")
         view = memoryview(data).cast("B")
+        self.used = True
         for start in range(0, len(view), MSG_MAX):
             self._client.send(Msg.STDIN, 0, view[start : start + MSG_MAX])
         return len(view)
@@ -316,6 +341,7 @@ class StandardInput(io.RawIOBase):
         """
         if not self.closed:
             client, self._client = self._client, None
+            self.used = True
             super().close()
             if client is not None and not client.closed:
                 with contextlib.suppress(MonitorGone):  # then it has no reader either
