@@ -42,8 +42,9 @@ Directories that start empty, with their modes.
 """
 
 _PSEUDO = frozenset(
-    "autofs binfmt_misc bpf cgroup cgroup2 configfs cpuset debugfs devpts devtmpfs efivarfs fusectl "
-    "hugetlbfs mqueue nsfs overlay proc pstore ramfs rpc_pipefs securityfs selinuxfs sysfs tmpfs tracefs".split()
+    "autofs binfmt_misc bpf cgroup cgroup2 configfs cpuset debugfs devpts devtmpfs efivarfs "
+    "fusectl hugetlbfs mqueue nsfs overlay proc pstore ramfs rpc_pipefs securityfs selinuxfs "
+    "sysfs tmpfs tracefs".split()
 )
 """
 Types whose mounts are not shown: what the kernel makes up, what does not

@@ -92,8 +92,18 @@ def _remove_in_helper(name: str, dir_fd: int, userns_fd: int | None) -> None:
         status = child.wait()
     finally:
         os.close(reader)
+    if status == shim.UNKNOWN and not record and not _exists(name, dir_fd):
+        return
     if status != 0:
         raise helper_error("remove", record, status, path=name)
+
+
+def _exists(name: str, dir_fd: int) -> bool:
+    try:
+        os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _read_all(fd: int) -> bytes:

@@ -97,9 +97,9 @@ move_to_top (struct remover *r, int dir, const char *name)
       if (errno == EEXIST)
         continue;
       /* Moving a directory rewrites its "..": that takes write permission on
-       * it, besides that on the directory it is taken from. */
+       * it, besides that on the two that it is taken from and put in. */
       if (errno != EACCES || tried || fchmod (dir, 0700) < 0
-          || make_accessible (dir, name) < 0)
+          || fchmod (r->top, 0700) < 0 || make_accessible (dir, name) < 0)
         return fail_once (r, errno, "move", name);
       tried = true;
     }
