@@ -142,5 +142,5 @@ def bench(session: nox.Session) -> None:
     """
     Measure start, exec and import beside the other runtimes that are installed.
     """
-    session.install(".")
+    session.install(".", *group("bench"))
     session.run("python", "benchmarks/start.py", *session.posargs)

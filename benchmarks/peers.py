@@ -159,9 +159,8 @@ class Runc(_Oci):
 
 class Crun(_Oci):
     name = "crun"
-    note = "`crun spec` as it is: no seccomp; no cgroup either"
-    # Debian's crun refuses hosts where v1 and v2 are both mounted.
-    arguments = ("--cgroup-manager=disabled",)
+    note = "`crun spec` as it is: no seccomp"
+    arguments = ("--cgroup-manager=cgroupfs",)
 
 
 class Bwrap(Peer):
@@ -206,7 +205,7 @@ class Podman(Peer):
             "--runroot",
             str(directory / "runroot"),
         ]
-        self._command += ["--tmpdir", str(directory / "tmp"), "--cgroup-manager", "cgroupfs"]
+        self._command += ["--tmpdir", str(directory / "t"), "--cgroup-manager", "cgroupfs"]
         self._command += ["--runtime", "runc" if shutil.which("runc") else "crun"]
         self.run()
 
