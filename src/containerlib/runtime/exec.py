@@ -76,6 +76,7 @@ def start_process(
     plan.add(Op.TARGET, _TARGET, mask)
     for directory in target.directories:
         plan.add(Op.CGROUP_DIR, directory.version, directory.kind, strings=(directory.path,))
+    launch.add_limits(plan, config)
     if tty:
         plan.add(Op.CONSOLE, *size)
 

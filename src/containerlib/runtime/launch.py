@@ -223,7 +223,9 @@ def _compile(launch: Launch, fds: list[int], opened: list[int]) -> Plan:
         if mapping.kind == "ranges":
             fds[_USERNS] = idmap.userns_fd() or -1
         plan.add(Op.USERNS, *idmap.plan_operands(mapping, _USERNS))
-    _add_limits(plan, launch)
+    add_limits(plan, config)
+    if config.oom_score_adj:
+        plan.add(Op.OOM_SCORE_ADJ, config.oom_score_adj)
 
     userns = mapping.userns or idmap.in_userns()
     rootfs.add_root(plan, launch.root, volatile=config.auto_remove, userns=userns)
@@ -243,7 +245,6 @@ def _compile(launch: Launch, fds: list[int], opened: list[int]) -> Plan:
     if config.read_only:
         plan.add(Op.ROOT_READONLY)
     plan.add(Op.PIVOT)
-    plan.add(Op.KEYRING, strings=(f"_ses.{config.id[:16]}",))
     caps = container_capabilities(config, mapping)
     add_process(
         plan,
@@ -335,12 +336,13 @@ def _add_namespaces(plan: Plan, launch: Launch, fds: list[int], opened: list[int
     return True
 
 
-def _add_limits(plan: Plan, launch: Launch) -> None:
-    for limit in launch.config.ulimits:
+def add_limits(plan: Plan, config: ContainerConfig) -> None:
+    """
+    The resource limits of every process in the container.
+    """
+    for limit in config.ulimits:
         hard = limit.soft if limit.hard is None else limit.hard
         plan.add(Op.RLIMIT, limit.resource, limit.soft, hard)
-    if launch.config.oom_score_adj:
-        plan.add(Op.OOM_SCORE_ADJ, launch.config.oom_score_adj)
 
 
 def _add_kernel_settings(plan: Plan, config: ContainerConfig, *, userns: bool) -> None:
@@ -376,6 +378,7 @@ def add_process(
     Who the process is, what it may do, what it executes.
     """
     mask = capabilities.mask(caps)
+    plan.add(Op.KEYRING, strings=(f"_ses.{config.id[:16]}",))
     no_new_privileges = config.security.no_new_privileges
     plan.add(Op.WORKDIR, shim.WorkdirFlag.CREATE, strings=(working_dir or "/",))
     plan.add(Op.USER, strings=(user, *groups))

@@ -11,10 +11,6 @@
 #include <sys/sysmacros.h>
 #include <termios.h>
 
-#ifndef TIOCGPTPEER
-#define TIOCGPTPEER _IO ('T', 0x41)
-#endif
-
 bool
 cl_is_null (int fd)
 {

@@ -22,6 +22,10 @@
 
 #include <sys/socket.h>
 
+#ifndef TIOCGPTPEER
+#define TIOCGPTPEER _IO ('T', 0x41) /* Linux 4.13 */
+#endif
+
 /* Each is one mode of the helper and returns its exit status. */
 int cl_main_run (int argc, char **argv);
 int cl_main_exec (int argc, char **argv);

@@ -105,14 +105,15 @@ reap (struct monitor *m)
 }
 
 /* Output is not read while an attached client has no room: the container
- * waits, as it would for a pipe's reader. */
+ * waits, as it would for a pipe's reader.  Taken out of the loop, not only
+ * masked: a hang-up is always reported. */
 static void
 pause_output (struct monitor *m)
 {
   m->blocked = true;
   for (int i = 0; i < 2; i++)
     if (m->out_fd[i] >= 0)
-      loop_change (m, m->out_fd[i], 0, EVENT_OUTPUT, i);
+      epoll_ctl (m->epoll, EPOLL_CTL_DEL, m->out_fd[i], NULL);
 }
 
 void
@@ -121,7 +122,9 @@ loop_resume (struct monitor *m)
   m->blocked = false;
   for (int i = 0; i < 2; i++)
     if (m->out_fd[i] >= 0)
-      loop_change (m, m->out_fd[i], EPOLLIN, EVENT_OUTPUT, i);
+      loop_add (m, m->out_fd[i],
+                EPOLLIN | (m->out_fd[i] == m->in_fd && m->input_size > 0 ? EPOLLOUT : 0),
+                EVENT_OUTPUT, i);
 }
 
 /* One chunk from the container to the log and the clients.  False at the end
@@ -135,16 +138,11 @@ pump (struct monitor *m, int index)
     return false;
   if (n <= 0)
     {
-      /* EIO: the last process has closed the terminal. */
-      if (!(m->flags & CL_TTY) || m->main.pid == 0)
-        {
-          close (m->out_fd[index]);
-          if (m->in_fd == m->out_fd[index])
-            m->in_fd = -1;
-          m->out_fd[index] = -1;
-        }
-      else
-        loop_change (m, m->out_fd[index], 0, EVENT_OUTPUT, index);
+      /* A pipe's end, or EIO: nobody has the terminal open any more. */
+      close (m->out_fd[index]);
+      if (m->in_fd == m->out_fd[index])
+        m->in_fd = -1;
+      m->out_fd[index] = -1;
       errno = EPIPE;
       return false;
     }

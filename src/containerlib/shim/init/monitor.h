@@ -65,6 +65,7 @@ struct monitor
   struct cl_launched main; /* pid 0: not running */
   int in_fd;               /* where the container's stdin is written, or -1 */
   int out_fd[2];           /* its output, or -1 */
+  int peer_fd;             /* the terminal's inner side, held open */
   int64_t started_ms;      /* CLOCK_MONOTONIC */
 
   int policy, max_retries, backoff_ms;

@@ -10,11 +10,13 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
+#include <termios.h>
 
 #define BACKOFF_FIRST_MS 100
 #define BACKOFF_LAST_MS 60000
@@ -204,6 +206,9 @@ monitor_start (struct monitor *m, struct cl_error *err)
     {
       fcntl (m->main.terminal, F_SETFL, O_NONBLOCK);
       m->out_fd[0] = m->in_fd = m->main.terminal;
+      /* Held open here, or the terminal would end when the container closes
+       * it for a while. */
+      m->peer_fd = ioctl (m->main.terminal, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
     }
   for (int i = 0; i < 2; i++)
     if (m->out_fd[i] >= 0)
@@ -328,6 +333,9 @@ monitor_exited (struct monitor *m, int status, const void *usage_)
     health_stop (m);
   if (m->flags & CL_KILL_CGROUP)
     cl_cgroups_kill (&m->cgroups);
+  if (m->peer_fd >= 0)
+    close (m->peer_fd);
+  m->peer_fd = -1;
   loop_drain (m);
   close_streams (m);
 
@@ -418,7 +426,7 @@ cl_main_run (int argc, char **argv)
 
   (void) argc;
   (void) argv;
-  m->state_fd = m->dir_fd = m->run_fd = m->owner_fd = m->listener = m->restart_timer = -1;
+  m->state_fd = m->peer_fd = m->dir_fd = m->run_fd = m->owner_fd = m->listener = m->restart_timer = -1;
   m->health_timer = m->in_fd = m->out_fd[0] = m->out_fd[1] = m->log.fd = m->health.output = -1;
   for (int i = 0; i < 3; i++)
     m->capture[i] = -1;
