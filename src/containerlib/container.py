@@ -99,15 +99,15 @@ class Container(Inside):
         engine = engine or Engine.current()
         source, hide = creation.image_source(image)
         detach = bool(options.get("detach"))
-        config = creation.create(engine, source, command, options, detach=detach, hide=hide)
-        container = cls(engine, config.id)
+        id_ = creation.new_id()
         try:
+            config = creation.create(engine, source, command, options, detach=detach, hide=hide, id=id_)
             starting.start(engine, config).status.close()
         except BaseException:
             if not detach:
-                running.discard(engine, config.id)
+                running.discard(engine, id_)
             raise
-        return container
+        return cls(engine, id_)
 
     @classmethod
     def get(cls, name_or_id: str, *, engine: Engine | None = None) -> Self:

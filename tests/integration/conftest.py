@@ -26,7 +26,8 @@ def _run(engine: object, busybox: object) -> Callable[..., cl.Completed[str]]:
     """
     ``containerlib.run`` on busybox without a network.
     """
-    return partial(cl.run, "busybox", network="none")
+    # A thread starts with an empty context, so the engine is named.
+    return partial(cl.run, "busybox", network="none", engine=engine)
 
 
 @pytest.fixture(name="start")

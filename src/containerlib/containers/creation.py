@@ -36,9 +36,12 @@ def create(
     *,
     detach: bool,
     hide: tuple[str, ...] = (),
+    id: str | None = None,
 ) -> ContainerConfig:
     """
     Make a container of *image*; nothing runs yet.
+
+    A caller that brings the *id* can remove what an interrupt leaves.
 
     Raises:
         ImageNotFound: There is no such image.
@@ -48,7 +51,7 @@ def create(
     """
     ending.sweep_once(engine)
     record = image if not isinstance(image, str) else _find_image(engine, image)
-    id_ = os.urandom(32).hex()
+    id_ = id or new_id()
     for attempt in range(20):
         config = build_config(
             id=id_,
@@ -69,6 +72,13 @@ def create(
             continue
         return config
     raise AssertionError  # the loop returns or raises
+
+
+def new_id() -> str:
+    """
+    An id that no container has.
+    """
+    return os.urandom(32).hex()
 
 
 def image_source(image: Any) -> tuple[ImageRecord | str, tuple[str, ...]]:

@@ -56,15 +56,16 @@ def run(
         message = "detach=True contradicts run(), which waits: use Container.run(..., detach=True)"
         raise InvalidOption(message, subject="detach")
     settled: ContainerOptions = {**options, "auto_remove": True}
-    config = creation.create(engine, image, command, settled, detach=False, hide=hide)
+    id_ = creation.new_id()
     try:
+        config = creation.create(engine, image, command, settled, detach=False, hide=hide, id=id_)
         state, stdout, stderr = _execute(engine, config, input, timeout, encoding or "utf-8")
     except ContainerTimeout as error:
         error.stdout = _decode(error.stdout, encoding)
         error.stderr = _decode(error.stderr, encoding)
         raise
     except BaseException:
-        discard(engine, config.id)
+        discard(engine, id_)
         raise
     return _completed(config, state, _decode(stdout, encoding), _decode(stderr, encoding), check=check)
 

@@ -40,7 +40,7 @@ from containerlib.shim.constants import (
     UsernsKind,
     WorkdirFlag,
 )
-from containerlib.shim.helper import Child, helper_fd, run_helper, spawn
+from containerlib.shim.helper import UNKNOWN, Child, helper_fd, run_helper, spawn
 from containerlib.shim.records import (
     MSG_MAX,
     PLAN_MAGIC,
@@ -60,6 +60,7 @@ __all__ = [
     "PLAN_MAGIC",
     "PLAN_VERSION",
     "STATE_SIZE",
+    "UNKNOWN",
     "Attach",
     "CError",
     "CgroupFlag",

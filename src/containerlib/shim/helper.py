@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import threading
 from importlib import resources
 from typing import TYPE_CHECKING
 
 import attrs
 
-from containerlib.errors import KernelError, NotSupported
+from containerlib.errors import KernelError
 from containerlib.shim._shim import ffi, lib
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 F_SEAL_EXEC = 0x0020  # linux/fcntl.h, Linux 6.3
 MFD_EXEC = 0x0010  # linux/memfd.h, Linux 6.3
+
+UNKNOWN = 255
+"""
+The status of a helper whose end somebody else in this process collected.
+"""
 
 _lock = threading.Lock()
 _helper_fd = -1
@@ -105,8 +111,11 @@ class Child:
             try:
                 info = os.waitid(os.P_PIDFD, self.pidfd, options)
             except ChildProcessError:
-                # Somebody waited for all children of this process.
-                self.status = 255
+                # Somebody waited for all children of this process, or ignores
+                # SIGCHLD; the end may be still to come, and is waited for.
+                if not self._ended(block=not options & os.WNOHANG):
+                    return None
+                self.status = UNKNOWN
             else:
                 if info is None:
                     return None
@@ -114,6 +123,11 @@ class Child:
                 self.status = info.si_status if exited else -info.si_status
             self.close()
         return self.status
+
+    def _ended(self, *, block: bool) -> bool:
+        poller = select.poll()
+        poller.register(self.pidfd, select.POLLIN)
+        return bool(poller.poll(None if block else 0))
 
     def close(self) -> None:
         """
@@ -135,22 +149,13 @@ def spawn(argv: Sequence[str | bytes], *, fds: Sequence[int], env: Sequence[str]
     variables = [ffi.new("char[]", os.fsencode(word)) for word in env]
     c_argv = ffi.new("char *[]", [*arguments, ffi.NULL])
     c_env = ffi.new("char *[]", [*variables, ffi.NULL])
+    pidfd = ffi.new("int *")
     error = ffi.new("struct cl_error *")
-    pid = lib.cl_spawn(helper_fd(), c_argv, c_env, list(fds), len(fds), error)
+    pid = lib.cl_spawn(helper_fd(), c_argv, c_env, list(fds), len(fds), pidfd, error)
     if pid < 0:
         text = ffi.string(error.msg).decode(errors="replace")
         raise KernelError(text, errno=error.code, stage="spawn", path=os.fsdecode(argv[0]))
-    try:
-        # Nobody else waits for this pid yet, so it cannot have been reused.
-        pidfd = os.pidfd_open(pid)
-    except OSError as problem:
-        os.waitpid(pid, 0)
-        message = (
-            "pidfd_open is refused here; containerlib needs Linux 5.3, or an outer seccomp profile that "
-            "allows it"
-        )
-        raise NotSupported(message) from problem
-    return Child(pid, pidfd)
+    return Child(pid, pidfd[0])
 
 
 def run_helper(argv: Sequence[str | bytes], *, fds: Sequence[int]) -> int:

@@ -300,7 +300,7 @@ enum cl_restart
  * the new process is fds[i] (-1: /dev/null for 0..2, else closed); nothing
  * else is open there, signals are at their defaults.  Returns the pid. */
 int cl_spawn (int exe_fd, char *const argv[], char *const envp[],
-              const int *fds, int nfds, struct cl_error *err);
+              const int *fds, int nfds, int *pidfd, struct cl_error *err);
 
 /* Check a plan as the helper does before it acts on it. */
 int cl_plan_check (const void *plan, size_t size, struct cl_error *err);

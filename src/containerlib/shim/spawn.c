@@ -80,7 +80,7 @@ fail:
 
 int
 cl_spawn (int exe_fd, char *const argv[], char *const envp[], const int *fds,
-          int nfds, struct cl_error *err)
+          int nfds, int *pidfd, struct cl_error *err)
 {
   struct spawn s = { .exe_fd = exe_fd, .argv = argv, .envp = envp, .fds = fds, .nfds = nfds };
   sigset_t all, old;
@@ -97,8 +97,9 @@ cl_spawn (int exe_fd, char *const argv[], char *const envp[], const int *fds,
   sigfillset (&all);
   pthread_sigmask (SIG_BLOCK, &all, &old);
   /* CLONE_VM | CLONE_VFORK: the cost does not grow with the caller's memory,
-   * and no page of it is copied. */
-  pid = clone (child, stack + STACK_SIZE, CLONE_VM | CLONE_VFORK | SIGCHLD, &s);
+   * and no page of it is copied.  CLONE_PIDFD: a caller that waits for all
+   * its children, or ignores SIGCHLD, may have the pid reaped at once. */
+  pid = clone (child, stack + STACK_SIZE, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &s, pidfd);
   if (pid < 0)
     s.error = errno;
   pthread_sigmask (SIG_SETMASK, &old, NULL);
@@ -109,6 +110,7 @@ cl_spawn (int exe_fd, char *const argv[], char *const envp[], const int *fds,
   if (s.error != 0)
     {
       TEMP_FAILURE_RETRY_ (waitpid (pid, NULL, 0));
+      close (*pidfd);
       return cl_fail (err, CL_STAGE_SPAWN, s.error, "execute %s", argv[0]);
     }
   return pid;

@@ -5,6 +5,7 @@
 #include "init/init.h"
 
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
@@ -46,6 +47,12 @@ cl_reaper (struct cl_child *c, struct cl_error *err)
     {
       prctl (PR_SET_NAME, "init", 0, 0, 0);
       sys_close_range (0, ~0U, 0);
+      /* What was not executed stays undumpable, and then the namespaces of
+       * process 1 can be joined only with privilege over the host's (ptrace(2),
+       * "access mode checking").  The plan, which names the host's paths, goes
+       * first. */
+      munmap ((void *) c->launch->plan->data, c->launch->plan->size);
+      prctl (PR_SET_DUMPABLE, 1, 0, 0, 0);
       reap (pid);
     }
   if (c->terminal)
