@@ -101,6 +101,7 @@ cl_cgroups_open (struct cl_cgroups *groups, const struct cl_plan *plan,
   struct cl_record r;
 
   groups->count = 0;
+  groups->narrow = false;
   cl_plan_rewind (plan, &r);
   while (cl_plan_next (plan, &r, NULL) > 0)
     {
@@ -138,15 +139,39 @@ cl_cgroups_unified (const struct cl_cgroups *groups)
   return -1;
 }
 
+int
+cl_cgroups_narrow (struct cl_cgroups *groups, struct cl_error *err)
+{
+  for (int i = 0; i < groups->count; i++)
+    {
+      struct cl_cgroup *g = &groups->dir[i];
+      int fd;
+
+      if (g->version != 1 || g->fd < 0)
+        continue;
+      fd = openat (g->fd, "tasks", O_WRONLY | O_CLOEXEC);
+      if (fd < 0)
+        return cl_fail (err, CL_STAGE_CGROUP, errno, "open control group %s", g->path);
+      close (g->fd);
+      g->fd = fd;
+    }
+  groups->narrow = true;
+  return 0;
+}
+
 /* "0" to "tasks": the kernel moves a single-threaded writer without the
  * global lock that makes cgroup.procs cost ten milliseconds. */
 int
 cl_cgroups_enter (const struct cl_cgroups *groups, struct cl_error *err)
 {
   for (int i = 0; i < groups->count; i++)
-    if (groups->dir[i].version == 1 && groups->dir[i].fd >= 0
-        && write_value (&groups->dir[i], "tasks", "0") < 0)
-      return cl_fail (err, CL_STAGE_CGROUP, errno, "enter control group %s", groups->dir[i].path);
+    {
+      const struct cl_cgroup *g = &groups->dir[i];
+
+      if (g->version == 1 && g->fd >= 0
+          && (groups->narrow ? cl_write_all (g->fd, "0", 1) : write_value (g, "tasks", "0")) < 0)
+        return cl_fail (err, CL_STAGE_CGROUP, errno, "enter control group %s", g->path);
+    }
   return 0;
 }
 

@@ -3,6 +3,7 @@
  * The steps inside, in the order of the plan. */
 #include "init/init.h"
 
+#include <linux/magic.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
@@ -12,6 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 
 void
 cl_child_fail (struct cl_child *c, const struct cl_error *err)
@@ -224,6 +226,7 @@ cl_child_main (struct cl_child *c)
   struct pollfd launcher = { .fd = l->self_fd, .events = POLLIN };
   struct cl_error err = { 0 };
   struct cl_record r;
+  struct statfs fs;
   bool settled = false;
   sigset_t none;
 
@@ -240,9 +243,9 @@ cl_child_main (struct cl_child *c)
   if (!l->inside)
     {
       c->host_proc = open ("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
-      if (c->host_proc < 0)
+      if (c->host_proc < 0 || fstatfs (c->host_proc, &fs) < 0 || fs.f_type != PROC_SUPER_MAGIC)
         {
-          cl_fail (&err, CL_STAGE_NAMESPACE, errno, "open /proc");
+          cl_fail (&err, CL_STAGE_NAMESPACE, c->host_proc < 0 ? errno : ENODEV, "open /proc");
           cl_child_fail (c, &err);
         }
       if (cl_cgroups_enter (l->cgroups, &err) < 0 || join_namespaces (l->plan, &err) < 0)
@@ -262,8 +265,13 @@ cl_child_main (struct cl_child *c)
           cl_child_fail (c, &err);
         }
     }
-  else if (cl_cgroups_enter (l->cgroups, &err) < 0)
-    cl_child_fail (c, &err);
+  else
+    {
+      /* The container is all around: no step here needs a descriptor. */
+      settled = true;
+      if (cl_cgroups_enter (l->cgroups, &err) < 0 || settle (c, &err) < 0)
+        cl_child_fail (c, &err);
+    }
 
   sigemptyset (&none);
   sigprocmask (SIG_SETMASK, &none, NULL);

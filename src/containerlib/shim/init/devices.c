@@ -111,7 +111,7 @@ open_terminal (struct cl_child *c, int *peer, struct cl_error *err)
   if (c->root >= 0)
     path = cl_in_root (c, "dev/pts/ptmx", O_NOFOLLOW, RESOLVE_NO_SYMLINKS);
   else
-    path = open ("/dev/pts/ptmx", O_PATH | O_CLOEXEC | O_NOFOLLOW);
+    path = sys_openat2 (AT_FDCWD, "/dev/pts/ptmx", O_PATH | O_CLOEXEC | O_NOFOLLOW, 0, RESOLVE_NO_SYMLINKS);
   if (path < 0)
     return cl_fail (err, CL_STAGE_CONSOLE, errno, "open /dev/pts/ptmx of the container");
   if (fstat (path, &st) < 0 || !S_ISCHR (st.st_mode) || st.st_rdev != makedev (5, 2)
@@ -126,7 +126,8 @@ open_terminal (struct cl_child *c, int *peer, struct cl_error *err)
     /* exec: /proc is the container's; opening the name again is checked as
      * strictly as before. */
     {
-      master = open ("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NOFOLLOW);
+      master = sys_openat2 (AT_FDCWD, "/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK, 0,
+                            RESOLVE_NO_SYMLINKS);
       if (master >= 0
           && (fstat (master, &st) < 0 || !S_ISCHR (st.st_mode) || st.st_rdev != makedev (5, 2)
               || fstatfs (master, &fs) < 0 || fs.f_type != DEVPTS_SUPER_MAGIC))
@@ -150,15 +151,22 @@ bind_console (struct cl_child *c, int peer, struct cl_error *err)
   cleanup_close int mount
       = sys_open_tree (peer, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
   cleanup_close int parent = -1, target = -1;
+  struct stat st;
 
   if (mount < 0)
     return cl_fail (err, CL_STAGE_CONSOLE, errno, "copy the terminal's mount");
   parent = cl_parent_in_root (c, "dev/console", &name, err);
   if (parent < 0)
     return -1;
-  target = openat (parent, name, O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_WRONLY, 0620);
-  if (target < 0)
+  /* What a volume over /dev has there is covered, never opened: a FIFO would
+   * hold us up, a device might act. */
+  if (mknodat (parent, name, S_IFREG | 0620, 0) < 0 && errno != EEXIST)
     return cl_fail (err, CL_STAGE_CONSOLE, errno, "make /dev/console");
+  target = openat (parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  if (target < 0 || fstat (target, &st) < 0)
+    return cl_fail (err, CL_STAGE_CONSOLE, errno, "open /dev/console");
+  if (S_ISLNK (st.st_mode))
+    return cl_fail (err, CL_STAGE_CONSOLE, ELOOP, "open /dev/console");
   if (sys_move_mount (mount, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
     return cl_fail (err, CL_STAGE_CONSOLE, errno, "attach /dev/console");
   return 0;

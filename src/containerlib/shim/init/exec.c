@@ -14,9 +14,6 @@
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 
-#define ALL_NAMESPACES                                                        \
-  (CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET)
-
 static int
 exit_status (int status)
 {
@@ -34,17 +31,57 @@ join (int pidfd, int mask, struct cl_error *err)
   return 0;
 }
 
+/* What the container has of its own, or shares with another one; what is the
+ * host's cannot be joined by a user, and need not be by root. */
+static int
+joinable (const struct cl_plan *plan)
+{
+  int mask = cl_namespace_flags (plan);
+  struct cl_record r;
+
+  cl_plan_rewind (plan, &r);
+  while (cl_plan_next (plan, &r, NULL) > 0)
+    if (r.op == CL_OP_JOIN)
+      mask |= cl_record_int (&r, 0);
+  return mask;
+}
+
+/* Close all from 3 on but the group's descriptors and those in keep, which
+ * has room for them: inside, a descriptor would lead out (CVE-2016-9962). */
+static void
+close_others (const struct cl_cgroups *groups, int *keep, size_t count)
+{
+  unsigned int from = 3;
+
+  for (int i = 0; i < groups->count; i++)
+    keep[count++] = groups->dir[i].fd;
+  for (;;)
+    {
+      unsigned int next = ~0U;
+
+      for (size_t i = 0; i < count; i++)
+        if (keep[i] >= (int) from && (unsigned int) keep[i] < next)
+          next = keep[i];
+      if (next > from)
+        sys_close_range (from, next == ~0U ? ~0U : next - 1, 0);
+      if (next == ~0U)
+        return;
+      from = next + 1;
+    }
+}
+
 int
 cl_exec_inside (const struct cl_plan *plan, const struct cl_cgroups *cgroups, int pidfd,
-                bool same_userns, const struct cl_record *command, int output,
-                struct cl_error *err)
+                const struct cl_record *command, int output, struct cl_error *err)
 {
   int pid = fork ();
-  struct cl_launch l = { .plan = plan, .cgroups = cgroups, .mount_fd = -1, .inside = true,
+  struct cl_cgroups entries = *cgroups;
+  struct cl_launch l = { .plan = plan, .cgroups = &entries, .mount_fd = -1, .inside = true,
                          .command = command, .stdio = { -1, output, output } };
+  int keep[2 + CL_MAX_CGROUPS];
   struct cl_launched launched;
   struct cl_error failure = { 0 };
-  int status;
+  int status, n;
 
   if (pid < 0)
     return cl_fail (err, CL_STAGE_SPAWN, errno, "fork");
@@ -52,8 +89,13 @@ cl_exec_inside (const struct cl_plan *plan, const struct cl_cgroups *cgroups, in
     return pid;
   prctl (PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   l.self_fd = sys_pidfd_open (getpid (), 0);
-  if (join (pidfd, ALL_NAMESPACES | (same_userns ? 0 : CLONE_NEWUSER), &failure) < 0
-      || cl_launch (&l, &launched, &failure) < 0)
+  n = cl_cgroups_narrow (&entries, &failure);
+  if (n == 0)
+    n = join (pidfd, joinable (plan), &failure);
+  keep[0] = output;
+  keep[1] = l.self_fd;
+  close_others (&entries, keep, 2);
+  if (n < 0 || cl_launch (&l, &launched, &failure) < 0)
     {
       cl_write_all (output, failure.msg, strlen (failure.msg));
       _exit (failure.code == ENOENT ? 127 : 126);
@@ -172,7 +214,10 @@ cl_main_exec (int argc, char **argv)
   x.launch.flags = x.flags;
   /* Opened before the namespaces change: the host's paths are not there. */
   if (cl_cgroups_open (&x.cgroups, &x.plan, false, &err) < 0
-      || join (x.target, x.mask, &err) < 0 || cl_launch (&x.launch, &x.launched, &err) < 0)
+      || cl_cgroups_narrow (&x.cgroups, &err) < 0 || join (x.target, x.mask, &err) < 0)
+    goto fail;
+  close (x.target);
+  if (cl_launch (&x.launch, &x.launched, &err) < 0)
     goto fail;
   for (int i = 0; i < 3; i++)
     if (x.launch.stdio[i] >= 0)

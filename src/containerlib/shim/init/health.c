@@ -112,7 +112,7 @@ health_timer (struct monitor *m)
       kill (h->pid, SIGKILL);
       return;
     }
-  if (h->result == NULL || pipe2 (pair, O_CLOEXEC | O_NONBLOCK) < 0)
+  if (h->result == NULL || pipe2 (pair, O_CLOEXEC) < 0)
     {
       schedule (m);
       return;
@@ -120,8 +120,9 @@ health_timer (struct monitor *m)
   memset (h->result, 0, sizeof *h->result);
   h->result->start_ns = cl_now_ns ();
   h->timed_out = false;
+  fcntl (pair[0], F_SETFL, O_NONBLOCK);
   h->output = pair[0];
-  h->pid = cl_exec_inside (&m->plan, &m->cgroups, m->main.pidfd, true, &h->command, pair[1], &err);
+  h->pid = cl_exec_inside (&m->plan, &m->cgroups, m->main.pidfd, &h->command, pair[1], &err);
   close (pair[1]);
   if (h->pid < 0)
     {

@@ -68,7 +68,7 @@ set_groups (struct cl_child *c, struct cl_error *err)
   if (errno == EPERM)
     {
       /* A user namespace with one id has setgroups denied for good. */
-      fd = open ("/proc/self/setgroups", O_RDONLY | O_CLOEXEC);
+      fd = open ("/proc/self/setgroups", O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
       if (fd >= 0 && read (fd, text, sizeof text - 1) > 0 && strncmp (text, "deny", 4) == 0)
         return 0;
       errno = EPERM;
@@ -145,35 +145,68 @@ cl_seccomp (const struct cl_record *r, struct cl_error *err)
   return 0;
 }
 
+/* A directory by a name that the image chose: a link of /proc, like
+ * /proc/1/root beside the host's processes, would lead out. */
+static int
+open_directory (const char *path)
+{
+  return sys_openat2 (AT_FDCWD, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, RESOLVE_NO_MAGICLINKS);
+}
+
+/* Make what is missing of the path, each part below a descriptor of the one
+ * before. */
+static int
+make_directories (const char *path, struct cl_error *err)
+{
+  cleanup_close int at = open_directory ("/");
+  const char *whole = path;
+  char part[NAME_MAX + 1];
+
+  while (at >= 0)
+    {
+      size_t length;
+      int next;
+
+      path += strspn (path, "/");
+      length = strcspn (path, "/");
+      if (length == 0)
+        return 0;
+      if (length >= sizeof part)
+        return cl_fail (err, CL_STAGE_WORKDIR, ENAMETOOLONG, "working directory %s", whole);
+      memcpy (part, path, length);
+      part[length] = '\0';
+      path += length;
+      if (mkdirat (at, part, 0755) < 0 && errno != EEXIST && errno != EROFS && errno != EACCES
+          && errno != EPERM)
+        break;
+      next = sys_openat2 (at, part, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, RESOLVE_NO_MAGICLINKS);
+      close (at);
+      at = next;
+    }
+  return cl_fail (err, CL_STAGE_WORKDIR, errno, "make working directory %s", whole);
+}
+
 /* Twice: as root the directory may be on a file system that refuses root, as
  * the user it may be one that only the user enters. */
 int
 cl_enter_workdir (struct cl_child *c, bool last, struct cl_error *err)
 {
   const char *path = c->workdir;
+  cleanup_close int fd = -1;
   char where[PATH_MAX];
   long n;
 
   if (path == NULL)
     return 0;
-  if (!last && (c->workdir_flags & CL_WORKDIR_CREATE))
+  fd = open_directory (path);
+  if (fd < 0 && errno == ENOENT && !last && (c->workdir_flags & CL_WORKDIR_CREATE))
     {
-      char part[PATH_MAX];
-      size_t length = strlen (path);
-
-      if (length >= sizeof part)
-        return cl_fail (err, CL_STAGE_WORKDIR, ENAMETOOLONG, "working directory %s", path);
-      for (size_t i = 1; i <= length; i++)
-        if (path[i] == '/' || path[i] == '\0')
-          {
-            memcpy (part, path, i);
-            part[i] = '\0';
-            if (mkdir (part, 0755) < 0 && errno != EEXIST && errno != EROFS && errno != EACCES
-                && errno != EPERM)
-              return cl_fail (err, CL_STAGE_WORKDIR, errno, "make working directory %s", part);
-          }
+      if (make_directories (path, err) == 0)
+        fd = open_directory (path);
+      else if (errno != EACCES && errno != EPERM)
+        return -1;
     }
-  if (chdir (path) < 0)
+  if (fd < 0 || fchdir (fd) < 0)
     {
       if (!last && (errno == EACCES || errno == EPERM))
         return 0;

@@ -63,6 +63,7 @@ struct cl_cgroup
 struct cl_cgroups
 {
   int count;
+  bool narrow; /* version 1: fd is the file "tasks" */
   struct cl_cgroup dir[CL_MAX_CGROUPS];
 };
 
@@ -71,6 +72,9 @@ int cl_cgroups_open (struct cl_cgroups *groups, const struct cl_plan *plan,
                      bool create, struct cl_error *err);
 /* The descriptor for CLONE_INTO_CGROUP, or -1. */
 int cl_cgroups_unified (const struct cl_cgroups *groups);
+/* Before joining a container: keep only what cl_cgroups_enter needs, which is
+ * no directory where that can be, for ".." of one leads to the host. */
+int cl_cgroups_narrow (struct cl_cgroups *groups, struct cl_error *err);
 /* Called by the process that is to be in them; single-threaded. */
 int cl_cgroups_enter (const struct cl_cgroups *groups, struct cl_error *err);
 bool cl_cgroups_oom (const struct cl_cgroups *groups);

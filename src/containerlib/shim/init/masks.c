@@ -130,6 +130,9 @@ cl_sysctl (struct cl_child *c, const char *key, const char *value,
 
   if ((size_t) snprintf (path, sizeof path, "sys/%s", key) >= sizeof path)
     return cl_fail (err, CL_STAGE_SYSCTL, ENAMETOOLONG, "sysctl %s", key);
+  /* "../sysrq-trigger" is below /proc, too. */
+  if (strstr (key, "..") != NULL)
+    return cl_fail (err, CL_STAGE_SYSCTL, EINVAL, "sysctl %s", key);
   fd = sys_openat2 (c->host_proc, path, O_WRONLY | O_CLOEXEC, 0,
                     RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
   if (fd < 0 && errno == EROFS)

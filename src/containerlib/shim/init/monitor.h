@@ -29,6 +29,7 @@ struct client
   int attached; /* enum cl_attach */
   bool watches;
   bool owes;    /* has not taken the present chunk */
+  bool mute;    /* takes nothing any more */
 };
 
 struct log
@@ -143,7 +144,6 @@ bool health_reaped (struct monitor *m, int pid, int status);
 /* exec.c */
 /* Fork a process that runs command in the container; its pid, or -1. */
 int cl_exec_inside (const struct cl_plan *plan, const struct cl_cgroups *cgroups, int pidfd,
-                    bool same_userns, const struct cl_record *command, int output,
-                    struct cl_error *err);
+                    const struct cl_record *command, int output, struct cl_error *err);
 
 #endif

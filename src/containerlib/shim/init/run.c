@@ -407,6 +407,10 @@ prepare (struct monitor *m, struct cl_error *err)
   m->state.monitor_pid = getpid ();
   if (enter_userns (&m->plan, err) < 0)
     return -1;
+  /* Before the first clone: a container that shares its process namespace
+   * sees the child from its birth (CVE-2016-9962).  Not earlier: only a
+   * dumpable process may write its own id maps. */
+  prctl (PR_SET_DUMPABLE, 0, 0, 0, 0);
   if (loop_open (m, err) < 0 || clients_listen (m, err) < 0)
     return -1;
   fcntl (FD_STATUS, F_SETFL, O_NONBLOCK);

@@ -22,13 +22,24 @@ struct lines
 static struct lines lines;
 
 /* A file below the root, whatever links the image has there; only a regular
- * one, so that a FIFO or a device cannot hold us up. */
+ * one, so that a FIFO cannot hold us up.  Looked at before it is opened, since
+ * some devices act on that alone. */
 static int
 open_file (int root, const char *path)
 {
+  const uint64_t resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+  cleanup_close int seen = sys_openat2 (root, path, O_PATH | O_CLOEXEC, 0, resolve);
   struct stat st;
-  int fd = sys_openat2 (root, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0,
-                        RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+  int fd;
+
+  if (seen < 0)
+    return -1;
+  if (fstat (seen, &st) < 0 || !S_ISREG (st.st_mode))
+    {
+      errno = EINVAL;
+      return -1;
+    }
+  fd = sys_openat2 (root, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0, resolve);
 
   if (fd >= 0 && (fstat (fd, &st) < 0 || !S_ISREG (st.st_mode)))
     {
