@@ -190,22 +190,25 @@ class Inside(Described):
                 encoding=encoding,
             )
 
-    def call(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    def call(self, function: Callable[..., Any], /, *args: Any, trusted: bool = False, **kwargs: Any) -> Any:
         """
         Run a Python function in the container and return its value, or raise
-        what it raised.
+        what it raised; what it prints goes to this process's standard error.
 
         The container needs a ``python3``.  What comes back is data of known
         types only: the container is not trusted to name classes to this
-        process.
+        process.  With *trusted* results are unpickled, which lets the
+        container run code here.
 
         Raises:
-            RemoteError: It raised what cannot be raised here.
+            RemoteError: It raised what cannot be raised here, or gave no answer.
         """
         from containerlib.runtime import remote
 
-        call = remote.prepare(function, args, kwargs)
+        call = remote.prepare(function, args, kwargs, trusted=trusted)
         done = self.exec(call.argv, input=call.stdin, encoding=None, check=False)
+        if done.stderr:
+            sys.stderr.write(done.stderr.decode(errors="replace"))
         return call.interpret(done.stdout, exit_code=done.exit_code, stderr=done.stderr)
 
     def top(self) -> list[ProcessInfo]:

@@ -107,7 +107,7 @@ class Watched:
         A TCP connection made in the container's network namespace.
         """
         with processes.target(self._engine, self._config) as target:
-            connection = run_inside.open_socket(target, address, port)
+            connection = run_inside.open_socket(target, address, port, timeout=max(timeout, 0.01))
         connection.settimeout(timeout)
         return connection
 

@@ -6,6 +6,7 @@ Processes in a running container, and sockets in its network.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -174,19 +175,20 @@ def _failure(target: Target, message: object) -> ContainerlibError:
     return start_error(error, subject=config.name, image=config.image, path=config.environment.get("PATH"))
 
 
-def open_socket(target: Target, address: str, port: int) -> socket.socket:
+def open_socket(target: Target, address: str, port: int, *, timeout: float = 10.0) -> socket.socket:
     """
     A TCP socket connected to *address* and *port* as seen in the container.
 
     Raises:
         KernelError: The connection was refused, or could not be made.
+        TimeoutError: Not within *timeout* seconds.
     """
     config = target.config
     mask = 0 if config.network == "host" else launch.NEWNET
     if target.mapping.userns and mask:
         mask |= launch.NEWUSER
     if not mask:
-        return socket.create_connection((address, port), timeout=10)
+        return socket.create_connection((address, port), timeout=timeout)
     family, kind = ("6", socket.AF_INET6) if ":" in address else ("4", socket.AF_INET)
     digits = socket.inet_pton(kind, address).hex()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -196,8 +198,14 @@ def open_socket(target: Target, address: str, port: int) -> socket.socket:
                 ["containerlib-init", "connect", "5", hex(mask), family, digits, str(port)],
                 fds=[-1, -1, -1, -1, theirs.fileno(), target.pidfd],
             )
-        data, fds, _, _ = socket.recv_fds(ours, 4096, 1)
-        child.wait()
+        ours.settimeout(timeout)
+        try:
+            data, fds, _, _ = socket.recv_fds(ours, 4096, 1)
+        except TimeoutError:
+            signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+            raise
+        finally:
+            child.wait()
     if fds:
         return socket.socket(fileno=fds[0])
     if len(data) > 8:

@@ -4,12 +4,15 @@
  * to attach.sock.  One datagram is one message. */
 #include "init/monitor.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <termios.h>
+
+#define PATIENCE_MS 200
 
 int
 clients_listen (struct monitor *m, struct cl_error *err)
@@ -96,14 +99,35 @@ drop (struct monitor *m, int index)
     }
 }
 
+/* Nobody listens there any more, but what was sent before may still wait to
+ * be read. */
+static void
+mute (struct client *c)
+{
+  c->attached &= CL_ATTACH_STDIN;
+  c->watches = c->owes = false;
+  c->mute = true;
+}
+
+/* What must arrive: a client with a full queue gets a moment to read. */
 void
 clients_send (struct monitor *m, int type, int arg, const void *data, size_t size)
 {
   for (int i = 0; i < MAX_CLIENTS; i++)
-    if (m->clients[i].fd >= 0
-        && cl_send (m->clients[i].fd, type, arg, data, size, -1, MSG_DONTWAIT) < 0
-        && errno != EAGAIN)
-      drop (m, i);
+    {
+      struct client *c = &m->clients[i];
+      struct pollfd room = { .fd = c->fd, .events = POLLOUT };
+
+      if (c->fd < 0 || c->mute)
+        continue;
+      if (cl_send (c->fd, type, arg, data, size, -1, MSG_DONTWAIT) == 0)
+        continue;
+      if (errno == EAGAIN && poll (&room, 1, PATIENCE_MS) > 0
+          && cl_send (c->fd, type, arg, data, size, -1, MSG_DONTWAIT) == 0)
+        continue;
+      if (errno != EAGAIN)
+        mute (c);
+    }
 }
 
 void
@@ -142,10 +166,7 @@ clients_offer (struct monitor *m)
           c->owes = true;
         }
       else
-        {
-          c->owes = false;
-          drop (m, i);
-        }
+        mute (c);
     }
   return all;
 }
@@ -303,6 +324,9 @@ clients_event (struct monitor *m, int index, uint32_t events)
   if (c->fd < 0 || !(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
     return;
   n = TEMP_FAILURE_RETRY_ (recv (c->fd, buffer, sizeof buffer, MSG_DONTWAIT));
+  if (n < 0 && errno == ECONNRESET)
+    /* It closed with output unread; told once, before what it had sent. */
+    n = TEMP_FAILURE_RETRY_ (recv (c->fd, buffer, sizeof buffer, MSG_DONTWAIT));
   if (n < 0 && errno == EAGAIN)
     return;
   if (n < (ssize_t) sizeof head)

@@ -30,12 +30,8 @@ rotate (struct log *log)
   int fd;
 
   if (log->max_files <= 1)
-    {
-      /* One file that is emptied: readers see it shrink. */
-      if (ftruncate (log->fd, 0) == 0)
-        log->size = 0;
-      return;
-    }
+    /* A new file, not an emptied one: who follows keeps the old one open. */
+    unlinkat (log->dir_fd, "log", 0);
   for (int i = log->max_files - 1; i >= 1; i--)
     {
       snprintf (to, sizeof to, "log.%d", i);
