@@ -18,7 +18,24 @@ autodoc_preserve_defaults = True
 # An inventory of Python's own documentation would have to be fetched; the names below are its.
 nitpick_ignore_regex = [
     ("py:.*", r"(collections|pathlib|datetime|typing|types|os|io|contextlib|attrs?|attr)\..*"),
+    ("py:mod", r"subprocess"),
+    # Aliases of unions, and what is not public, stand as they are in signatures.
+    ("py:class", r"[A-Z][A-Za-z]+|builtins\..*|containerlib\.(shim|runtime|images)\..*"),
     ("py:class", r"(Path|Iterator|Mapping|Sequence|Self|Callable|Any|Literal|ContextManager)(\[.*)?"),
     ("py:(class|exc)", r"[A-Z][a-zA-Z]*(Error|Exception)|BaseException|optional"),
     ("py:class", r"(str|int|float|bool|bytes|dict|list|tuple|set|frozenset|object|type|None)(\[.*)?"),
 ]
+
+
+def _no_type_in_sentences(app, what, name, obj, options, lines):
+    """
+    napoleon takes what stands before a colon in a property's first line for
+    its type; it looks at the first line alone.
+    """
+    if what in ("attribute", "property"):
+        lines.insert(0, "")
+
+
+def setup(app):
+    # Before napoleon's own, which has 500.
+    app.connect("autodoc-process-docstring", _no_type_in_sentences, priority=400)

@@ -5,6 +5,7 @@ Each Python example in these pages runs as a test, with an engine of the page's 
 
 from __future__ import annotations
 
+import os
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,7 @@ def _setup(namespace: dict[str, Any]) -> None:
     stack = namespace["_stack"] = ExitStack()
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="containerlib-docs-")))
     stack.enter_context(Engine(directory / "root", directory / "run"))
+    namespace["busybox"] = next((path for path in ("/bin/busybox",) if os.access(path, os.X_OK)), None)
 
 
 def _teardown(namespace: dict[str, Any]) -> None:
