@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from containerlib.container import Container
     from containerlib.engine import Engine
     from containerlib.images import ImageRecord
+    from containerlib.runtime.exchange import Input
     from containerlib.types import Completed, ContainerOptions
+    from containerlib.types.parsing import Command
 
 
 @attrs.define(eq=False, repr=False)
@@ -375,17 +377,44 @@ class Image:
     # ---- containers -----------------------------------------------------------
 
     def run(
-        self, command: str | Sequence[str] | None = None, **options: Unpack[ContainerOptions]
+        self,
+        command: Command | None = None,
+        *,
+        input: Input | None = None,
+        check: bool = True,
+        timeout: float | None = None,
+        encoding: str | None = "utf-8",
+        **options: Unpack[ContainerOptions],
     ) -> Completed[Any]:
         """
         Run a command in a new container to its end; see `containerlib.run`.
         """
         from containerlib.container import run
 
-        return run(self, command, engine=self._engine, **options)
+        if encoding is None:
+            return run(
+                self,
+                command,
+                input=input,
+                check=check,
+                timeout=timeout,
+                encoding=None,
+                engine=self._engine,
+                **options,
+            )
+        return run(
+            self,
+            command,
+            input=input,
+            check=check,
+            timeout=timeout,
+            encoding=encoding,
+            engine=self._engine,
+            **options,
+        )
 
     def create_container(
-        self, command: str | Sequence[str] | None = None, **options: Unpack[ContainerOptions]
+        self, command: Command | None = None, **options: Unpack[ContainerOptions]
     ) -> Container:
         """
         Make a container that is not started; see `Container.create`.

@@ -462,7 +462,9 @@ int
 cl_main_unpack (int argc, char **argv)
 {
   struct cl_error err = { 0 };
-  struct unpack u = { .parent_fd = -1 };
+  cleanup_free void *buf = malloc (CL_STREAM_BUFFER);
+  cleanup_free void *body = malloc (CL_ENTRY_BODY_MAX);
+  struct unpack u = { .in = { .buf = buf }, .body = body, .parent_fd = -1 };
   bool userns = false, sync = false, known = true;
 
   for (int i = 1; i < argc; i++)
@@ -477,11 +479,9 @@ cl_main_unpack (int argc, char **argv)
     else
       known = false;
   umask (0);
-  u.in.buf = malloc (CL_STREAM_BUFFER);
-  u.body = malloc (CL_ENTRY_BODY_MAX);
   if (!known)
     cl_fail (&err, CL_STAGE_UNPACK, EINVAL, "unpack: wrong arguments");
-  else if (u.in.buf == NULL || u.body == NULL)
+  else if (buf == NULL || body == NULL)
     cl_fail (&err, CL_STAGE_UNPACK, ENOMEM, "unpack: no memory");
   else if ((!userns || cl_join_userns (FD_USERNS, CL_STAGE_UNPACK, &err) == 0)
            && unpack (&u, &err) == 0)
