@@ -243,7 +243,7 @@ def _compile(launch: Launch, fds: list[int], opened: list[int]) -> Plan:
     _add_kernel_settings(plan, config, userns=userns)
     rootfs.add_masks(plan, config, launch.root.masked)
     if config.read_only:
-        plan.add(Op.ROOT_READONLY)
+        rootfs.add_read_only(plan, launch.root, config.mounts)
     plan.add(Op.PIVOT)
     caps = container_capabilities(config, mapping)
     add_process(

@@ -139,7 +139,10 @@ def add_standard_mounts(
     """
     exact = MountFlag.EXACT | MountFlag.CREATE_DIR
     fallback = exact | MountFlag.FALLBACK_BIND
-    add_mount(plan, "proc", "/proc", NOSUID | NODEV | NOEXEC, flags=fallback)
+    # The host's own instance shows the host's processes: it serves nobody but
+    # who shares their namespace.
+    proc = fallback if config.pid == "host" else exact
+    add_mount(plan, "proc", "/proc", NOSUID | NODEV | NOEXEC, flags=proc)
     add_mount(plan, "tmpfs", "/dev", NOSUID | STRICTATIME, flags=exact, mode="755", size="65536k")
     pts = {"newinstance": "", "ptmxmode": "0666", "mode": "0620"}
     if not single_id:
@@ -149,7 +152,9 @@ def add_standard_mounts(
     sys_attributes = NOSUID | NODEV | NOEXEC | (0 if writable else RDONLY)
     add_mount(plan, "sysfs", "/sys", sys_attributes, flags=fallback)
     _add_cgroups(plan, config, cgroups, 0 if writable else RDONLY, userns=userns)
-    add_mount(plan, "mqueue", "/dev/mqueue", NOSUID | NODEV | NOEXEC, flags=fallback)
+    # A host need not have mounted its own.
+    queues = fallback | MountFlag.OPTIONAL if config.ipc == "host" else exact
+    add_mount(plan, "mqueue", "/dev/mqueue", NOSUID | NODEV | NOEXEC, flags=queues)
     if config.ipc == "host":
         add_bind(plan, "/dev/shm", "/dev/shm", attr_set=NOSUID | NODEV | NOEXEC)
     elif shm_pidfd >= 0:
@@ -367,6 +372,18 @@ def add_network_files(plan: Plan, directory: str, mounts: Sequence[Mount], *, re
     for name in ("resolv.conf", "hostname", "hosts"):
         if f"/etc/{name}" not in targets:
             add_bind(plan, f"{directory}/{name}", f"/etc/{name}", attr_set=RDONLY if read_only else 0)
+
+
+def add_read_only(plan: Plan, root: RootFilesystem, mounts: Sequence[Mount]) -> None:
+    """
+    The root and all that belongs to the image, but not what is mounted over it.
+    """
+    plan.add(Op.ROOT_READONLY)
+    covered = {mount.target for mount in mounts}
+    own = [overlay.target for overlay in root.overlays] + [target for _, target in root.fresh]
+    for target in own:
+        if target != "/" and target not in covered:
+            plan.add(Op.READONLY_PATH, 1, strings=(target,))
 
 
 def add_masks(plan: Plan, config: ContainerConfig, extra: Sequence[str] = ()) -> None:

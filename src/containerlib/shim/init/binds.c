@@ -45,7 +45,13 @@ new_mount (const struct cl_record *r, int target, struct cl_error *err)
   cleanup_close int fs = sys_fsopen (type, FSOPEN_CLOEXEC);
 
   if (fs < 0)
-    return cl_fail (err, CL_STAGE_MOUNT, errno, "fsopen %s", type);
+    {
+      /* sysfs shows the network namespace, and refuses here already when that
+       * is the host's. */
+      if ((flags & CL_MOUNT_FALLBACK_BIND) && errno == EPERM)
+        return host_copy (type, path, attrs, err);
+      return cl_fail (err, CL_STAGE_MOUNT, errno, "fsopen %s", type);
+    }
   if (strcmp (type, "cgroup") != 0 && strcmp (type, "cgroup2") != 0)
     sys_fsconfig (fs, FSCONFIG_SET_STRING, "source", type, 0);
   else
