@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -126,14 +127,21 @@ def _user_names(pid: int) -> dict[int, str]:
     except OSError:
         return names
     try:
-        fd = shim.openat2(root, "etc/passwd", os.O_RDONLY | os.O_NONBLOCK, resolve=0x10 | 0x02)
+        seen = shim.openat2(root, "etc/passwd", os.O_PATH, resolve=0x10 | 0x02)
     except OSError:
         return names
     finally:
         os.close(root)
-    with open(fd, "rb") as file:
-        if not os.path.isfile(f"/proc/self/fd/{fd}"):
+    try:
+        # Looked at before it is opened: some devices act on that alone.
+        if not stat.S_ISREG(os.fstat(seen).st_mode):
             return names
+        fd = os.open(f"/proc/self/fd/{seen}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return names
+    finally:
+        os.close(seen)
+    with open(fd, "rb") as file:
         for line in file.read(1 << 20).splitlines():
             parts = line.split(b":")
             if len(parts) >= 3 and parts[2].isdigit():
