@@ -10,6 +10,7 @@ live process.  Any other claim is stale, and the next who wants it has it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 
@@ -69,11 +70,10 @@ class Names:
         """
         links = self._links()
         while True:
-            try:
+            with contextlib.suppress(FileExistsError):
                 os.symlink(id, name, dir_fd=links)
                 return
-            except FileExistsError:
-                self._drop_stale(name)
+            self._drop_stale(name)
 
     def _drop_stale(self, name: str) -> None:
         with locked_directory(".", dir_fd=self._links()) as links:
