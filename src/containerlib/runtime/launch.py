@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from containerlib import shim
-from containerlib.errors import NotSupported
+from containerlib.errors import StartFailed
 from containerlib.runtime import capabilities, idmap, rootfs, seccomp
 from containerlib.runtime.client import MonitorClient
 from containerlib.runtime.failures import start_error
@@ -199,8 +199,8 @@ def _hear(launch: Launch, child: shim.Child, status: MonitorClient) -> Started:
         if message is not None and message.type == Msg.STARTED:
             return Started(status, message.arg, None if config.detach else child)
         if message is None or message.type != Msg.ERROR:
-            text = f"container {config.name}: the monitor died while it started"
-            raise NotSupported(text, subject=config.name)
+            text = f"container {config.name}: its monitor was killed while it started; start it again"
+            raise StartFailed(text, subject=config.name, stage="monitor")
         error = shim.decode_error(message.payload)
         while not status.ended:  # it cleans up first
             status.receive()
