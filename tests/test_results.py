@@ -86,7 +86,8 @@ def test_host() -> None:
     """
     What the host lacks is shown with the reason and the remedy.
     """
-    assert "limits: no; no cgroup is delegated; use systemd-run --user" in str(HOST)
+    assert "  limits   no   (no cgroup is delegated)\n" in str(HOST)
+    assert "use systemd-run --user" in str(HOST)
     assert "runs as:" in str(HOST)
     assert HOST.feature("overlay")
     assert not HOST.feature("limits")

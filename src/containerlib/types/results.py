@@ -6,6 +6,7 @@ statistics, and what the host can do.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import AnyStr, Generic
 
@@ -168,6 +169,10 @@ class Feature:
         return f"{self.name}: no" + "".join(f"; {text}" for text in (self.reason, self.remedy) if text)
 
 
+def _features(features: Iterable[Feature]) -> tuple[Feature, ...]:
+    return tuple(features)
+
+
 @attrs.frozen(kw_only=True)
 class HostInfo:
     """
@@ -188,7 +193,7 @@ class HostInfo:
     seccomp: bool
     kernel: str
     architecture: str = ""
-    features: tuple[Feature, ...] = attrs.field(default=(), converter=tuple)
+    features: tuple[Feature, ...] = attrs.field(default=(), converter=_features)
 
     def feature(self, name: str) -> Feature:
         """
@@ -214,10 +219,17 @@ class HostInfo:
         ]
 
     def __str__(self) -> str:
+        from textwrap import wrap  # only who prints needs it
+
         lines = [f"{name + ':':<15} {value}" for name, value in self._rows()]
+        width = max((len(feature.name) for feature in self.features), default=0)
         if self.features:
             lines.append("features:")
-            lines += [f"  {feature}" for feature in self.features]
+        for feature in self.features:
+            word = "yes" if feature else "no"
+            note = f"  ({feature.reason})" if feature.reason else ""
+            lines.append(f"  {feature.name:<{width}}  {word:<3}{note}".rstrip())
+            lines += (f"  {'':<{width}}       {text}" for text in wrap(feature.remedy, 78))
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
