@@ -20,22 +20,26 @@ nitpick_ignore_regex = [
     ("py:.*", r"(collections|pathlib|datetime|typing|types|os|io|contextlib|attrs?|attr)\..*"),
     ("py:mod", r"subprocess"),
     # Aliases of unions, and what is not public, stand as they are in signatures.
-    ("py:class", r"[A-Z][A-Za-z]+|builtins\..*|containerlib\.(shim|runtime|images)\..*"),
+    ("py:class", r"[A-Z][A-Za-z]+|datetime|builtins\..*|containerlib\.(engine|images|runtime|shim)\..*"),
     ("py:class", r"(Path|Iterator|Mapping|Sequence|Self|Callable|Any|Literal|ContextManager)(\[.*)?"),
     ("py:(class|exc)", r"[A-Z][a-zA-Z]*(Error|Exception)|BaseException|optional"),
     ("py:class", r"(str|int|float|bool|bytes|dict|list|tuple|set|frozenset|object|type|None)(\[.*)?"),
 ]
 
 
-def _no_type_in_sentences(app, what, name, obj, options, lines):
+def _hide_colon(app, what, name, obj, options, lines):
     """
-    napoleon takes what stands before a colon in a property's first line for
-    its type; it looks at the first line alone.
+    Before napoleon: it takes what stands before a colon in a property's first line for its type.
     """
-    if what in ("attribute", "property"):
-        lines.insert(0, "")
+    if what in ("attribute", "property") and lines:
+        lines[0] = lines[0].replace(":", "\0")
+
+
+def _show_colon(app, what, name, obj, options, lines):
+    lines[:] = [line.replace("\0", ":") for line in lines]
 
 
 def setup(app):
-    # Before napoleon's own, which has 500.
-    app.connect("autodoc-process-docstring", _no_type_in_sentences, priority=400)
+    # napoleon's own has 500.
+    app.connect("autodoc-process-docstring", _hide_colon, priority=400)
+    app.connect("autodoc-process-docstring", _show_colon, priority=600)
