@@ -16,7 +16,7 @@ from containerlib.containers.groundwork import compile_cgroups, layout_of
 from containerlib.containers.observing import initial_state
 from containerlib.errors import Conflict, ImageNotFound, NotSupported
 from containerlib.images import library
-from containerlib.runtime import launch
+from containerlib.runtime import launch, leftovers
 from containerlib.types import build_config
 
 if TYPE_CHECKING:
@@ -161,19 +161,27 @@ def _check_host(engine: Engine, config: ContainerConfig) -> None:
         message = f"userns_mode={config.userns_mode!r}: this version knows 'host' only"
         raise NotSupported(message, subject="userns_mode")
     apparmor = config.security.apparmor
-    if apparmor not in (None, "unconfined") and not os.path.isdir("/sys/kernel/security/apparmor"):
+    if apparmor not in (None, "unconfined"):
         message = (
-            f"security_opt='apparmor={apparmor}': AppArmor is not active on this host; "
-            "boot with apparmor=1, or leave the option out"
+            f"security_opt='apparmor={apparmor}': this version does not apply AppArmor profiles: leave it "
+            "out, and confine the Python process instead"
         )
         raise NotSupported(message, subject="security_opt")
-    if any(label != "disable" for label in config.security.label) and not os.path.isdir("/sys/fs/selinux"):
-        message = "security_opt='label=…': SELinux is not active on this host; leave the option out"
-        raise NotSupported(message, subject="security_opt")
-    if config.pid != "private" and not compile_cgroups(engine, config).directories:
+    label = next((label for label in config.security.label if label != "disable"), None)
+    if label is not None:
         message = (
-            f"pid={config.pid!r}: without its own process namespace or control group a container could not "
-            "be ended; see control groups in containerlib.info()"
+            f"security_opt='label={label}': this version does not apply SELinux labels: leave it out, "
+            "and confine the Python process instead"
+        )
+        raise NotSupported(message, subject="security_opt")
+    if (
+        config.pid != "private"
+        and not compile_cgroups(engine, config).directories
+        and not leftovers.can_find()
+    ):
+        message = (
+            f"pid={config.pid!r}: without a process namespace or a control group of its own a container "
+            "could not be ended here; run as root, from a delegated control group, or on Linux 6.10"
         )
         raise NotSupported(message, subject="pid")
 

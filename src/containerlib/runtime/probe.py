@@ -66,7 +66,7 @@ class Outcome:
 
 
 @attrs.frozen
-class _Step:
+class Step:
     """
     One thing to try, and the answers that mean that it was refused.
     """
@@ -77,6 +77,9 @@ class _Step:
     words: str = ""
 
     def refused_by(self, error: CError) -> bool:
+        """
+        Whether *error* is this step's.
+        """
         return error.stage in self.stages and any(
             word in error.message for word in self.words.split() or [""]
         )
@@ -113,11 +116,11 @@ def try_everything(store: Store, mapping: IdMapping, limits: set[str]) -> Outcom
         for _ in range(_ROUNDS):
             identity = f"probe-{os.urandom(8).hex()}"
             groups = _groups(identity, mapping, limits, refused)
-            steps = [step for step in _steps(store, base, mapping) if step.name not in refused]
-            error = _run(store, identity, mapping, steps, groups, directory_fd=fd)
+            left = [step for step in steps(store, base, mapping) if step.name not in refused]
+            error = run(store, identity, mapping, left, groups, directory_fd=fd)
             if error is None:
                 return Outcome(refused=refused)
-            blamed = _blame(error, steps, limits - refused.keys(), groups)
+            blamed = blame(error, left, limits - refused.keys(), groups)
             if blamed is None or blamed in refused:
                 return Outcome(refused=refused, base=error)
             refused[blamed] = error
@@ -130,7 +133,7 @@ def try_user_namespace(store: Store) -> CError | None:
     """
     alone = IdMapping(kind="single")
     with store.workspace("probe") as fd:
-        return _run(store, f"probe-{os.urandom(8).hex()}", alone, [], cgroups.CgroupPlan(), directory_fd=fd)
+        return run(store, f"probe-{os.urandom(8).hex()}", alone, [], cgroups.CgroupPlan(), directory_fd=fd)
 
 
 def try_cgroup_kill(parent: str) -> OSError | None:
@@ -190,7 +193,7 @@ def _is_enabled(path: str, controllers: tuple[str, ...]) -> bool:
         return False
 
 
-def _blame(error: CError, steps: list[_Step], limits: set[str], groups: cgroups.CgroupPlan) -> str | None:
+def blame(error: CError, tried: list[Step], limits: set[str], groups: cgroups.CgroupPlan) -> str | None:
     """
     The step that the host refused, None when it is one that all need.
     """
@@ -203,29 +206,32 @@ def _blame(error: CError, steps: list[_Step], limits: set[str], groups: cgroups.
             if any(name.startswith(word) for word in LIMITS[limit].split()):
                 return limit
         return "device_cgroup_rules" if "device program" in error.message else "cgroups"
-    return next((step.name for step in steps if step.refused_by(error)), None)
+    return next((step.name for step in tried if step.refused_by(error)), None)
 
 
-def _steps(store: Store, base: Path, mapping: IdMapping) -> Iterator[_Step]:
+def steps(store: Store, base: Path, mapping: IdMapping) -> Iterator[Step]:
     """
     What is tried, in the order of a plan.
     """
     userns = mapping.userns or idmap.in_userns()
-    kind, soft, hard = _finite_limit()
-    yield _Step("raise_ulimits", lambda plan: plan.add(Op.RLIMIT, kind, soft, hard + 1), (Stage.RLIMIT,))
+    kind, soft, hard = finite_limit()
+    yield Step("raise_ulimits", lambda plan: plan.add(Op.RLIMIT, kind, soft, hard + 1), (Stage.RLIMIT,))
     flags = MountFlag.USERXATTR if userns else MountFlag(0)
     strings = (str(base / "upper"), str(base / "work"), str(base / "lower"))
-    yield _Step(
-        "overlay", lambda plan: plan.add(Op.ROOT_OVERLAY, flags, strings=strings), (Stage.ROOTFS,), "overlay"
+    yield Step(
+        "overlay",
+        lambda plan: plan.add(Op.ROOT_OVERLAY, flags, strings=strings),
+        (Stage.ROOTFS,),
+        "overlay layer attach",
     )
-    yield _Step("proc", _add_proc, (Stage.MOUNT,), "/proc")
-    yield _Step("terminal", _add_terminal, (Stage.MOUNT, Stage.CONSOLE), "/dev terminal console ptmx pts")
+    yield Step("proc", _add_proc, (Stage.MOUNT,), "/proc")
+    yield Step("terminal", _add_terminal, (Stage.MOUNT, Stage.CONSOLE), "/dev terminal console ptmx pts")
     key = "net/ipv4/ip_unprivileged_port_start"
-    yield _Step("net_sysctls", lambda plan: plan.add(Op.SYSCTL, strings=(key, "0")), (Stage.SYSCTL,))
-    yield _Step("mount_setattr", lambda plan: plan.add(Op.ROOT_READONLY), (Stage.ROOTFS,), "read-only")
+    yield Step("net_sysctls", lambda plan: plan.add(Op.SYSCTL, strings=(key, "0")), (Stage.SYSCTL,))
+    yield Step("mount_setattr", lambda plan: plan.add(Op.ROOT_READONLY), (Stage.ROOTFS,), "read-only")
     caps = capabilities.effective_set(available=capabilities.obtainable(user_namespace=mapping.userns))
     program = seccomp.cached_filter(store.root / "cache", None, caps)
-    yield _Step(
+    yield Step(
         "seccomp",
         lambda plan: plan.add(Op.SECCOMP, seccomp.filter_flags(None), strings=(program,)),
         (Stage.SECCOMP,),
@@ -251,7 +257,7 @@ def _add_terminal(plan: Plan) -> None:
     plan.add(Op.CONSOLE, 24, 80)
 
 
-def _finite_limit() -> tuple[int, int, int]:
+def finite_limit() -> tuple[int, int, int]:
     """
     A limit that is not infinite, so that it could be raised.
     """
@@ -263,11 +269,11 @@ def _finite_limit() -> tuple[int, int, int]:
     return resource.RLIMIT_CORE, soft, -2  # minus one is infinity: there is nothing to raise
 
 
-def _run(
+def run(
     store: Store,
     identity: str,
     mapping: IdMapping,
-    steps: list[_Step],
+    tried: list[Step],
     groups: cgroups.CgroupPlan,
     *,
     directory_fd: int,
@@ -289,7 +295,7 @@ def _run(
         fds[_STATE], fds[_DIRECTORY], fds[_RUN], fds[_NULL] = state, directory_fd, run, null
         if mapping.kind == "ranges":
             fds[_USERNS] = idmap.userns_fd() or -1
-        plan_fd = _plan(identity, mapping, steps, groups).memfd()
+        plan_fd = _plan(identity, mapping, tried, groups).memfd()
         stack.callback(os.close, plan_fd)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -297,12 +303,12 @@ def _run(
             stack.callback(status.close)
             fds[3], fds[4] = plan_fd, theirs.fileno()
             child = shim.spawn(["containerlib-init", "run"], fds=fds)
-        error = _answer(status)
+        error = answer(status)
         child.wait()
     return None if error.stage is Stage.EXEC else error
 
 
-def _answer(status: MonitorClient) -> CError:
+def answer(status: MonitorClient) -> CError:
     """
     What the helper says until it leaves.
     """
@@ -315,8 +321,8 @@ def _answer(status: MonitorClient) -> CError:
     return found or CError(code=0, stage=Stage.NONE, message="the helper died while it set a container up")
 
 
-def _plan(identity: str, mapping: IdMapping, steps: list[_Step], groups: cgroups.CgroupPlan) -> Plan:
-    names = {step.name for step in steps}
+def _plan(identity: str, mapping: IdMapping, tried: list[Step], groups: cgroups.CgroupPlan) -> Plan:
+    names = {step.name for step in tried}
     plan = Plan()
     flags = ContainerFlag.CAPTURE | (ContainerFlag.TTY if "terminal" in names else ContainerFlag(0))
     plan.add(Op.CONTAINER, flags, 15, 0, strings=(identity,))
@@ -333,7 +339,7 @@ def _plan(identity: str, mapping: IdMapping, steps: list[_Step], groups: cgroups
         plan.add(Op.USERNS, kind, fd, uid, gid)
     if "overlay" not in names:
         plan.add(Op.ROOT_TMPFS, strings=("mode=0755,size=64k",))
-    for step in steps:
+    for step in tried:
         if step.name == "mount_setattr":
             plan.add(Op.LOOPBACK)
         if step.name == "seccomp":
@@ -342,7 +348,7 @@ def _plan(identity: str, mapping: IdMapping, steps: list[_Step], groups: cgroups
     plan.add(Op.PIVOT)
     plan.add(Op.WORKDIR, 0, strings=("/",))
     plan.add(Op.USER, strings=("0:0",))
-    for step in steps:
+    for step in tried:
         if step.name == "seccomp":
             step.add(plan)
     plan.add(Op.ENVIRON)
