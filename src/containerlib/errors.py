@@ -11,6 +11,7 @@ The tree::
     │   ├── NetworkNotFound
     │   └── VolumeNotFound
     ├── Conflict                     name taken, in use, wrong state
+    ├── InvalidArchive(ValueError)   a tar that is damaged, or leads out of its tree
     ├── InvalidReference(ValueError)
     ├── InvalidOption(ValueError)    an option's value; names option and value
     ├── CommandFailed                non-zero exit with check=True
@@ -104,6 +105,12 @@ class NetworkNotFound(NotFound):
 class Conflict(ContainerlibError):
     """
     The name is taken, the object is in use, or its state forbids the call.
+    """
+
+
+class InvalidArchive(ContainerlibError, ValueError):
+    """
+    Not a tar that can be unpacked: damaged, or one that leads out of its tree.
     """
 
 

@@ -19,7 +19,7 @@ import attrs
 
 from containerlib import shim
 from containerlib.errors import ContainerNotFound, CorruptState
-from containerlib.runtime import cgroups
+from containerlib.runtime import cgroups, leftovers
 from containerlib.shim import Health, Status
 from containerlib.store import makers
 from containerlib.types import ContainerConfig, ContainerState, HealthResult
@@ -228,14 +228,18 @@ def end_orphan(record: shim.State) -> None:
     credentials can be without it.  The process is known by pid and start
     time, so a reused pid is never hit.
     """
-    if record.pid <= 1 or record.boot_id != makers.boot_id():
+    if record.boot_id != makers.boot_id():
+        return
+    if record.mounts_id:
+        leftovers.kill(record.mounts_id)
+    if record.pid <= 1 or not record.pid_start:
         return
     try:
         pidfd = os.pidfd_open(record.pid)
     except OSError:
         return
     try:
-        if makers.start_time(record.pid) == record.pid_start and record.pid_start:
+        if makers.start_time(record.pid) == record.pid_start:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except OSError:
         return

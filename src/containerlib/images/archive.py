@@ -19,19 +19,13 @@ from typing import IO, cast
 
 import attrs
 
-from containerlib.errors import ContainerlibError
+from containerlib.errors import InvalidArchive
 
 BLOCK = 512
 HEADER_BYTES = 16 * 1024 * 1024
 """
 What the headers of one entry may take together, sparse map included.
 """
-
-
-class InvalidArchive(ContainerlibError, ValueError):
-    """
-    A tar archive that is damaged, or tries to reach beyond its directory.
-    """
 
 
 @attrs.frozen(kw_only=True)

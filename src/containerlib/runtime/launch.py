@@ -224,8 +224,6 @@ def _compile(launch: Launch, fds: list[int], opened: list[int]) -> Plan:
             fds[_USERNS] = idmap.userns_fd() or -1
         plan.add(Op.USERNS, *idmap.plan_operands(mapping, _USERNS))
     add_limits(plan, config)
-    if config.oom_score_adj:
-        plan.add(Op.OOM_SCORE_ADJ, config.oom_score_adj)
 
     userns = mapping.userns or idmap.in_userns()
     rootfs.add_root(plan, launch.root, volatile=config.auto_remove, userns=userns)
@@ -279,7 +277,7 @@ def _add_monitor(plan: Plan, launch: Launch) -> None:
         (config.init, ContainerFlag.INIT),
         (launch.streams is not None, ContainerFlag.CAPTURE),
         (launch.attached, ContainerFlag.ATTACHED),
-        (config.pid != "private", ContainerFlag.KILL_CGROUP),
+        (config.pid != "private", ContainerFlag.KILL_ALL),
         (config.detach, ContainerFlag.DAEMONIZE),
     ):
         if given:
@@ -338,11 +336,14 @@ def _add_namespaces(plan: Plan, launch: Launch, fds: list[int], opened: list[int
 
 def add_limits(plan: Plan, config: ContainerConfig) -> None:
     """
-    The resource limits of every process in the container.
+    The resource limits and the out-of-memory score of every process in the
+    container.
     """
     for limit in config.ulimits:
         hard = limit.soft if limit.hard is None else limit.hard
         plan.add(Op.RLIMIT, limit.resource, limit.soft, hard)
+    if config.oom_score_adj:
+        plan.add(Op.OOM_SCORE_ADJ, config.oom_score_adj)
 
 
 def _add_kernel_settings(plan: Plan, config: ContainerConfig, *, userns: bool) -> None:

@@ -101,7 +101,7 @@ class ContainerFlag(IntFlag):
     INIT = lib.CL_INIT
     CAPTURE = lib.CL_CAPTURE
     ATTACHED = lib.CL_ATTACHED
-    KILL_CGROUP = lib.CL_KILL_CGROUP
+    KILL_ALL = lib.CL_KILL_ALL
     DAEMONIZE = lib.CL_DAEMONIZE
     STDIN_ONCE = lib.CL_STDIN_ONCE
 

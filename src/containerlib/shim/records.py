@@ -56,6 +56,7 @@ class State:
     user_us: int = 0
     system_us: int = 0
     max_rss_kb: int = 0
+    mounts_id: int = 0
     boot_id: str = ""
     error: CError | None = None
 
@@ -122,6 +123,7 @@ def decode_state(data: bytes) -> State | None:
         user_us=record.user_us,
         system_us=record.system_us,
         max_rss_kb=record.max_rss_kb,
+        mounts_id=record.mounts_id,
         boot_id=ffi.string(record.boot_id).decode(errors="replace"),
         error=_error(record.error) if record.error.stage else None,
     )

@@ -128,7 +128,7 @@ enum cl_container_flag
   CL_INIT = 1 << 4,        /* a reaper as the first process */
   CL_CAPTURE = 1 << 5,     /* standard streams are the caller's descriptors */
   CL_ATTACHED = 1 << 6,    /* the status socket is an attached client from the start */
-  CL_KILL_CGROUP = 1 << 7, /* the pid namespace is shared: end what is left by cgroup */
+  CL_KILL_ALL = 1 << 7,    /* the pid namespace is shared: what is left must be looked for */
   CL_DAEMONIZE = 1 << 8,   /* the monitor is not the caller's child */
   CL_STDIN_ONCE = 1 << 9,  /* close stdin when the first attached client leaves */
 };
@@ -225,6 +225,7 @@ struct cl_state
   int64_t user_us;        /* rusage of the first process and what it reaped */
   int64_t system_us;
   int64_t max_rss_kb;
+  uint64_t mounts_id;     /* of the mount namespace, never used twice; 0: not known */
   char boot_id[40];
   struct cl_error error;  /* why the last start failed */
   uint64_t seq_end;

@@ -31,23 +31,12 @@ write_proc (struct cl_child *c, const char *path, const char *text)
 }
 
 static int
-step_limits (struct cl_child *c, const struct cl_record *r,
-             struct cl_error *err)
+step_limit (const struct cl_record *r, struct cl_error *err)
 {
-  char text[16];
+  struct rlimit limit = { .rlim_cur = cl_record_int (r, 1), .rlim_max = cl_record_int (r, 2) };
 
-  if (r->op == CL_OP_RLIMIT)
-    {
-      struct rlimit limit = { .rlim_cur = cl_record_int (r, 1), .rlim_max = cl_record_int (r, 2) };
-
-      if (setrlimit (cl_record_int (r, 0), &limit) < 0)
-        return cl_fail (err, CL_STAGE_RLIMIT, errno, "resource limit %lld",
-                        (long long) cl_record_int (r, 0));
-      return 0;
-    }
-  snprintf (text, sizeof text, "%lld", (long long) cl_record_int (r, 0));
-  if (write_proc (c, "self/oom_score_adj", text) < 0)
-    return cl_fail (err, CL_STAGE_RLIMIT, errno, "oom_score_adj %s", text);
+  if (setrlimit (cl_record_int (r, 0), &limit) < 0)
+    return cl_fail (err, CL_STAGE_RLIMIT, errno, "resource limit %lld", (long long) cl_record_int (r, 0));
   return 0;
 }
 
@@ -86,8 +75,7 @@ step (struct cl_child *c, const struct cl_record *r, struct cl_error *err)
   switch (r->op)
     {
     case CL_OP_RLIMIT:
-    case CL_OP_OOM_SCORE_ADJ:
-      return step_limits (c, r, err);
+      return step_limit (r, err);
     case CL_OP_ROOT_OVERLAY:
       return cl_root_overlay (c, r, err);
     case CL_OP_ROOT_TMPFS:

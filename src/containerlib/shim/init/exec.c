@@ -203,6 +203,7 @@ cl_main_exec (int argc, char **argv)
   sigfillset (&all);
   sigprocmask (SIG_SETMASK, &all, NULL);
   prctl (PR_SET_NAME, "containerlib", 0, 0, 0);
+  cl_score_open ();
   prctl (PR_SET_DUMPABLE, 0, 0, 0, 0);
   x.launch = (struct cl_launch){ .plan = &x.plan, .cgroups = &x.cgroups, .mount_fd = -1, .inside = true };
   x.launch.self_fd = sys_pidfd_open (getpid (), 0);

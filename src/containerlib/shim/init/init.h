@@ -108,6 +108,8 @@ struct cl_launched
   int terminal; /* master, or -1 */
 };
 
+/* Once, before this process changes its ids. */
+void cl_score_open (void);
 /* Returns when execve has succeeded, or -1 with what failed. */
 int cl_launch (const struct cl_launch *launch, struct cl_launched *out,
                struct cl_error *err);

@@ -5,6 +5,7 @@
 
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/wait.h>
 
 uint64_t
@@ -17,6 +18,35 @@ cl_namespace_flags (const struct cl_plan *plan)
     if (r.op == CL_OP_NAMESPACES)
       return cl_record_int (&r, 0);
   return 0;
+}
+
+/* The score is inherited, so the launcher takes it on for a moment: a process
+ * that may not be traced cannot write its own in a user namespace.  Opened
+ * while that is still allowed. */
+static int score_fd = -1;
+static char score_before[16];
+
+void
+cl_score_open (void)
+{
+  score_fd = open ("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
+  if (score_fd >= 0 && pread (score_fd, score_before, sizeof score_before - 1, 0) <= 0)
+    score_before[0] = '\0';
+}
+
+static bool
+wants_score (const struct cl_plan *plan, char *text, size_t size)
+{
+  struct cl_record r;
+
+  cl_plan_rewind (plan, &r);
+  while (cl_plan_next (plan, &r, NULL) > 0)
+    if (r.op == CL_OP_OOM_SCORE_ADJ)
+      {
+        snprintf (text, size, "%lld", (long long) cl_record_int (&r, 0));
+        return true;
+      }
+  return false;
 }
 
 /* clone3 into the cgroup: moving there later waits for a grace period of
@@ -85,13 +115,20 @@ cl_launch (const struct cl_launch *l, struct cl_launched *out,
 {
   cleanup_close int mine = -1, theirs = -1;
   int pair[2], pid, pidfd = -1, r;
+  char score[24];
+  bool scored;
 
   out->terminal = -1;
   if (socketpair (AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
     return cl_fail (err, CL_STAGE_SPAWN, errno, "make a socket pair");
   mine = pair[0];
   theirs = pair[1];
+  scored = wants_score (l->plan, score, sizeof score);
+  if (scored && (score_fd < 0 || pwrite (score_fd, score, strlen (score), 0) < 0))
+    return cl_fail (err, CL_STAGE_RLIMIT, errno, "oom_score_adj %s", score);
   pid = clone_process (l, &pidfd, err);
+  if (scored && pid != 0 && pwrite (score_fd, score_before, strlen (score_before), 0) < 0)
+    errno = 0; /* the monitor keeps the higher score: it dies first, not wrongly */
   if (pid < 0)
     return -1;
   if (pid == 0)

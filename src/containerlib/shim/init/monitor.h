@@ -66,6 +66,7 @@ struct monitor
   struct cl_launched main; /* pid 0: not running */
   int in_fd;               /* where the container's stdin is written, or -1 */
   int out_fd[2];           /* its output, or -1 */
+  int mounts_fd;           /* the container's mount namespace, when it is to be swept */
   int peer_fd;             /* the terminal's inner side, held open */
   int64_t started_ms;      /* CLOCK_MONOTONIC */
 
@@ -105,6 +106,12 @@ void monitor_write_state (struct monitor *m);
 void monitor_finish (struct monitor *m);
 /* Field 22 of /proc/PID/stat, or 0. */
 uint64_t cl_start_time (int pid);
+
+/* leftover.c */
+/* The mount namespace of pid, and its number; -1 when it cannot be opened. */
+int cl_mounts_open (int pid, uint64_t *id);
+/* SIGKILL to every process in it. */
+void cl_mounts_kill (int mounts);
 
 /* loop.c */
 int loop_open (struct monitor *m, struct cl_error *err);

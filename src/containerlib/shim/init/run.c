@@ -224,6 +224,8 @@ monitor_start (struct monitor *m, struct cl_error *err)
   m->state.signal = m->state.core_dumped = m->state.oom_killed = 0;
   m->state.stopped_by_user = 0;
   memset (&m->state.error, 0, sizeof m->state.error);
+  if (m->flags & CL_KILL_ALL)
+    m->mounts_fd = cl_mounts_open (m->main.pid, &m->state.mounts_id);
   if (m->health.configured)
     health_start (m);
   monitor_write_state (m);
@@ -331,8 +333,15 @@ monitor_exited (struct monitor *m, int status, const void *usage_)
   close (m->main.pidfd);
   if (m->health.configured)
     health_stop (m);
-  if (m->flags & CL_KILL_CGROUP)
-    cl_cgroups_kill (&m->cgroups);
+  if (m->flags & CL_KILL_ALL)
+    {
+      cl_cgroups_kill (&m->cgroups);
+      if (m->cgroups.count == 0)
+        cl_mounts_kill (m->mounts_fd);
+      if (m->mounts_fd >= 0)
+        close (m->mounts_fd);
+      m->mounts_fd = -1;
+    }
   if (m->peer_fd >= 0)
     close (m->peer_fd);
   m->peer_fd = -1;
@@ -405,8 +414,12 @@ prepare (struct monitor *m, struct cl_error *err)
     return cl_fail (err, CL_STAGE_MONITOR, errno, "enter /");
   m->self_fd = sys_pidfd_open (getpid (), 0);
   m->state.monitor_pid = getpid ();
+  cl_score_open ();
   if (enter_userns (&m->plan, err) < 0)
     return -1;
+  /* Nor may its children be, from the first instant: who shares their process
+   * namespace would see their descriptors. */
+  prctl (PR_SET_DUMPABLE, 0, 0, 0, 0);
   /* Before the first clone: a container that shares its process namespace
    * sees the child from its birth (CVE-2016-9962).  Not earlier: only a
    * dumpable process may write its own id maps. */
@@ -430,7 +443,7 @@ cl_main_run (int argc, char **argv)
 
   (void) argc;
   (void) argv;
-  m->state_fd = m->peer_fd = m->dir_fd = m->run_fd = m->owner_fd = m->listener = m->restart_timer = -1;
+  m->state_fd = m->mounts_fd = m->peer_fd = m->dir_fd = m->run_fd = m->owner_fd = m->listener = m->restart_timer = -1;
   m->health_timer = m->in_fd = m->out_fd[0] = m->out_fd[1] = m->log.fd = m->health.output = -1;
   for (int i = 0; i < 3; i++)
     m->capture[i] = -1;
