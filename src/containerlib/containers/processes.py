@@ -47,7 +47,7 @@ def target(engine: Engine, config: ContainerConfig) -> Iterator[Target]:
     """
     The container as something to run a process in.
     """
-    state = observing.observe(engine, config.id)
+    state = running_state(engine, config.id, config.name, doing="entered")
     if state.status == "paused":
         message = f"container {config.name} is paused: unpause it before running something in it"
         raise Conflict(message, subject=config.name)

@@ -132,6 +132,9 @@ open_terminal (struct cl_child *c, int *peer, struct cl_error *err)
           && (fstat (master, &st) < 0 || !S_ISCHR (st.st_mode) || st.st_rdev != makedev (5, 2)
               || fstatfs (master, &fs) < 0 || fs.f_type != DEVPTS_SUPER_MAGIC))
         return cl_fail (err, CL_STAGE_CONSOLE, ENODEV, "/dev/pts/ptmx was swapped");
+      /* It was for a FIFO's sake; whoever reads the terminal waits. */
+      if (master >= 0)
+        fcntl (master, F_SETFL, O_RDWR);
     }
   if (master < 0)
     return cl_fail (err, CL_STAGE_CONSOLE, errno, "open a terminal");
