@@ -17,13 +17,15 @@ from containerlib.containers.observing import initial_state
 from containerlib.errors import Conflict, ImageNotFound, NotSupported
 from containerlib.images import library
 from containerlib.runtime import launch, leftovers
-from containerlib.types import build_config
+from containerlib.types import Resources, build_config
 
 if TYPE_CHECKING:
     from containerlib.engine import Engine
     from containerlib.images.model import ImageRecord
     from containerlib.types import ContainerConfig, ContainerOptions
     from containerlib.types.parsing import Command
+
+NO_LIMITS = Resources()
 
 _warned = False
 
@@ -94,7 +96,7 @@ def image_source(image: Any) -> tuple[ImageRecord | str, tuple[str, ...]]:
 
 
 def _find_image(engine: Engine, key: str) -> ImageRecord:
-    record = library.find(engine.store, key)
+    record = library.find(engine.store, key, cached=True)
     if record is None:
         message = (
             f"no image {key!r} in {engine.root}; make it with Image.from_rootfs, or use 'host' for the "
@@ -155,8 +157,10 @@ def _check_host(engine: Engine, config: ContainerConfig) -> None:
     """
     Refuse now what would only fail, or not be enforced, at the start.
     """
-    compile_cgroups(engine, config)
-    launch.container_capabilities(config, engine.mapping)
+    if config.resources != NO_LIMITS or config.devices or config.cgroup_parent:
+        compile_cgroups(engine, config)
+    if config.cap_add or config.cap_drop:
+        launch.container_capabilities(config, engine.mapping)
     if config.userns_mode not in ("private", "host"):
         message = f"userns_mode={config.userns_mode!r}: this version knows 'host' only"
         raise NotSupported(message, subject="userns_mode")

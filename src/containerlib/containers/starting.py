@@ -245,7 +245,7 @@ def root_filesystem(engine: Engine, config: ContainerConfig, directory_fd: int) 
     base = str(engine.store.containers.path(config.id))
     if config.image_id == "host":
         return _host_filesystem(engine, config, base, directory_fd)
-    record = library.find(engine.store, config.image_id)
+    record = library.find(engine.store, config.image_id, cached=True)
     if record is None:
         message = f"container {config.name}: its image {config.image!r} ({config.image_id[7:19]}) is gone"
         raise ImageNotFound(message, subject=config.image)

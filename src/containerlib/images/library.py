@@ -16,13 +16,21 @@ from pathlib import Path
 
 import attrs
 
-from containerlib.errors import Conflict, ContainerlibError, CorruptState, ImageNotFound, InvalidReference
+from containerlib.errors import (
+    Conflict,
+    ContainerlibError,
+    CorruptState,
+    ImageNotFound,
+    InvalidReference,
+    NotFound,
+)
 from containerlib.images.host import host_record
 from containerlib.images.model import HOST, ImageRecord, read_document
 from containerlib.images.reference import Reference
 from containerlib.store import Descriptor, Store, makers, remove_tree
 from containerlib.store.blobs import REF_NAME, check_digest
 from containerlib.store.names import list_directory
+from containerlib.types import ContainerConfig
 
 _HEX = re.compile(r"[0-9a-f]{1,64}")
 
@@ -30,7 +38,7 @@ LAYER_ROOT = "root"
 LAYER_INFO = "layer.json"
 
 
-def images(store: Store) -> list[ImageRecord]:
+def images(store: Store, *, cached: bool = False) -> list[ImageRecord]:
     """
     Return all images, newest first, without the host's own.
 
@@ -40,18 +48,22 @@ def images(store: Store) -> list[ImageRecord]:
     found = []
     for entries in _by_digest(store).values():
         try:
-            found.append(_load(store, entries))
+            found.append(_load(store, entries, cached=cached))
         except CorruptState:
             continue
     return sorted(_merged(found), key=lambda record: record.created, reverse=True)
 
 
-def find(store: Store, key: str) -> ImageRecord | None:
+def find(store: Store, key: str, *, cached: bool = False) -> ImageRecord | None:
     """
     Return the image that *key* means, or None.
 
     A full id, else a reference, else the beginning of exactly one id, with
     or without ``sha256:``; ``host`` is the host's own root file system.
+
+    With *cached*, documents that this process has read are not read again
+    while the index stays the same: starting containers need not see damage
+    done since.
 
     Raises:
         Conflict: The beginning of several ids.
@@ -64,10 +76,10 @@ def find(store: Store, key: str) -> ImageRecord | None:
     if not key.startswith("sha256:") and len(hexadecimal) != 64:
         wanted = _find_reference(by_digest, key)
         if wanted is not None:
-            return _merge_tags(store, _load(store, wanted), by_digest)
+            return _merge_tags(store, _load(store, wanted, cached=cached), by_digest, cached=cached)
     if not _HEX.fullmatch(hexadecimal):
         return None
-    matches = {r.id: r for r in images(store) if r.id[7:].startswith(hexadecimal)}
+    matches = {r.id: r for r in images(store, cached=cached) if r.id[7:].startswith(hexadecimal)}
     if len(matches) > 1:
         raise Conflict(
             f"{len(matches)} images have an id that begins with {hexadecimal!r}; give more of it", subject=key
@@ -116,11 +128,22 @@ def _by_digest(store: Store) -> dict[str, list[Descriptor]]:
     return found
 
 
-def _load(store: Store, entries: Sequence[Descriptor]) -> ImageRecord:
+def _load(store: Store, entries: Sequence[Descriptor], *, cached: bool = False) -> ImageRecord:
     """
-    Read manifest and configuration; *entries* all have one digest.
+    Read manifest and configuration, or with *cached* take what was read
+    before; *entries* all have one digest.
     """
     digest = entries[0].digest
+    if not cached:
+        return _read(store, digest, entries)
+    known: tuple[Sequence[Descriptor], ImageRecord] | None = store.blobs.derived.get(digest)
+    # Compared, too: another thread may have read a newer index meanwhile.
+    if known is None or known[0] != entries:
+        known = store.blobs.derived[digest] = (entries, _read(store, digest, entries))
+    return known[1]
+
+
+def _read(store: Store, digest: str, entries: Sequence[Descriptor]) -> ImageRecord:
     try:
         manifest = read_document(store.blobs.read(digest), subject=f"manifest {digest}")
         config = Descriptor.from_json(manifest["config"])
@@ -170,10 +193,12 @@ def _merged(records: Sequence[ImageRecord]) -> list[ImageRecord]:
     return list(merged.values())
 
 
-def _merge_tags(store: Store, record: ImageRecord, by_digest: dict[str, list[Descriptor]]) -> ImageRecord:
+def _merge_tags(
+    store: Store, record: ImageRecord, by_digest: dict[str, list[Descriptor]], *, cached: bool
+) -> ImageRecord:
     if len(by_digest) == 1:
         return record
-    return next((other for other in images(store) if other.id == record.id), record)
+    return next((other for other in images(store, cached=cached) if other.id == record.id), record)
 
 
 # ---- layers ---------------------------------------------------------------
@@ -347,6 +372,45 @@ def remove(
         doomed = _take_unused(store)
     for name in doomed:
         remove_tree(name, dir_fd=store.layers_fd(), userns_fd=userns_fd)
+
+
+def prune(store: Store, *, all: bool = False, userns_fd: int | None = None) -> list[str]:
+    """
+    Remove the images without a name, with *all* those with one too, that no
+    container uses, and the blobs and layers that no image needs.
+
+    Returns the ids of the images.
+    """
+    removed = []
+    for record in images(store):
+        if (record.tags and not all) or users(store, record):
+            continue
+        try:
+            remove(store, record, force=True, users=lambda record: users(store, record), userns_fd=userns_fd)
+        except ImageNotFound:
+            continue  # somebody else has removed it
+        removed.append(record.id)
+    with store.blobs.transaction():
+        doomed = _take_unused(store)
+    for name in doomed:
+        remove_tree(name, dir_fd=store.layers_fd(), userns_fd=userns_fd)
+    return removed
+
+
+def users(store: Store, record: ImageRecord) -> list[str]:
+    """
+    Return the names of the containers made from the image.
+    """
+    containers = store.containers
+    names = []
+    for id in containers.ids():
+        try:
+            config = ContainerConfig.from_json(containers.read(id, "config.json"))
+        except (NotFound, CorruptState):
+            continue  # removed meanwhile, or damaged: then nothing can start from it
+        if config.image_id == record.id:
+            names.append(containers.name(id) or id[:12])
+    return sorted(names)
 
 
 def _refuse_host(record: ImageRecord, verb: str) -> None:

@@ -391,5 +391,5 @@ def add_process(
         plan.add(Op.NO_NEW_PRIVS)
         if filter_ is not None:
             plan.add(Op.SECCOMP, filter_[1], strings=(filter_[0],))
-    plan.add(Op.ENVIRON, strings=tuple(f"{key}={value}" for key, value in environment.items()))
-    plan.add(Op.EXEC, strings=argv)
+    plan.add_private(Op.ENVIRON, strings=tuple(f"{key}={value}" for key, value in environment.items()))
+    plan.add_private(Op.EXEC, strings=argv)

@@ -28,6 +28,29 @@ def _record(ints: int) -> struct.Struct:
     return struct.Struct(f"=IHHHHI{ints}q")
 
 
+def _encode(op: int, ints: tuple[int, ...], strings: tuple[str | bytes, ...]) -> bytes:
+    """
+    One record.
+    """
+    parts = [b""]
+    size = 16 + 8 * len(ints)
+    for text in strings:
+        data = text if isinstance(text, bytes) else os.fsencode(text)
+        length = len(data)
+        if b"\0" in data and isinstance(text, str):
+            raise ValueError(f"NUL in {text!r}")
+        filled = length + 5
+        padding = -filled % 8
+        parts.append(length.to_bytes(4, sys.byteorder) + data + _PADDING[1 + padding])
+        size += filled + padding
+    parts[0] = _record(len(ints)).pack(size, op, len(ints), len(strings), 0, 0, *ints)
+    return b"".join(parts)
+
+
+# Nearly all records of one start are those of the start before.
+_encode_again = lru_cache(maxsize=512)(_encode)
+
+
 class Plan:
     """
     A plan being written; :meth:`build` gives the blob.
@@ -35,34 +58,26 @@ class Plan:
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
-        self._count = 0
 
     def add(self, op: Op, *ints: int, strings: tuple[str | bytes, ...] = ()) -> None:
         """
         Append one record.
         """
-        parts = []
-        size = 16 + 8 * len(ints)
-        for text in strings:
-            data = text if isinstance(text, bytes) else os.fsencode(text)
-            length = len(data)
-            if b"\0" in data and isinstance(text, str):
-                raise ValueError(f"NUL in {text!r}")
-            filled = length + 5
-            padding = -filled % 8
-            parts.append(length.to_bytes(4, sys.byteorder) + data + _PADDING[1 + padding])
-            size += filled + padding
-        head = _record(len(ints)).pack(size, op, len(ints), len(strings), 0, 0, *ints)
-        self._parts.append(head)
-        self._parts += parts
-        self._count += 1
+        self._parts.append(_encode_again(op, ints, strings))
+
+    def add_private(self, op: Op, *ints: int, strings: tuple[str | bytes, ...] = ()) -> None:
+        """
+        Append one record that is not kept for the next plan: it may hold
+        secrets.
+        """
+        self._parts.append(_encode(op, ints, strings))
 
     def build(self) -> bytes:
         """
         The whole blob.
         """
         body = b"".join(self._parts)
-        return _HEADER.pack(PLAN_MAGIC, PLAN_VERSION, len(body) + 16, self._count) + body
+        return _HEADER.pack(PLAN_MAGIC, PLAN_VERSION, len(body) + 16, len(self._parts)) + body
 
     def memfd(self) -> int:
         """

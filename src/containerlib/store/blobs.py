@@ -96,6 +96,10 @@ class Blobs:
         self._fds: dict[str, int] = {}
         weakref.finalize(self, close_all, self._fds)
         self._index: tuple[tuple[int, int, int], tuple[Descriptor, ...]] | None = None
+        self.derived: dict[str, Any] = {}
+        """
+        What others have read from blobs, by digest; emptied when the index changes.
+        """
 
     def __repr__(self) -> str:
         return f"<Blobs(path={str(self._path)!r})>"
@@ -230,6 +234,7 @@ class Blobs:
                 f"{self._path / 'index.json'} is damaged: {error}", subject=str(self._path / "index.json")
             ) from error
         self._index = key, entries
+        self.derived.clear()
         return entries
 
     def replace_index(self, entries: tuple[Descriptor, ...]) -> None:
