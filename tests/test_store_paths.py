@@ -156,6 +156,6 @@ def test_disk_usage(tmp_path: Path) -> None:
 
     usage = disk_usage(store)
 
-    assert sum(everything.values()) == usage["total"]
-    assert usage["containers"] >= 100_000
-    assert usage["images"] >= 50_000
+    assert sum(everything.values()) == usage.total
+    assert usage.containers >= 100_000
+    assert usage.images >= 50_000

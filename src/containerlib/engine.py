@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from containerlib.runtime.idmap import IdMapping
-    from containerlib.types import HostInfo
+    from containerlib.types import DiskUsage, HostInfo, Pruned
 
 _current: ContextVar[Engine | None] = ContextVar("containerlib_engine", default=None)
 
@@ -129,20 +129,24 @@ class Engine:
 
         return abilities.host_info(self.root, self.run_root)
 
-    def disk_usage(self) -> dict[str, int]:
+    def disk_usage(self) -> DiskUsage:
         """
-        Bytes on disk by kind: images, containers, volumes, and in total.
+        Bytes on disk by kind, as ``du`` counts them.
         """
         from containerlib.store import disk_usage
 
         return disk_usage(self.store)
 
-    def prune(self) -> dict[str, list[str]]:
+    def prune(self, *, all: bool = False) -> Pruned:
         """
-        Remove stopped containers, then images without a name that nothing
-        uses; returns what was removed, by kind.
-        """
-        from containerlib.containers import ending
+        Remove the containers that do not run, then the images that none uses:
+        those without a name, with *all* also those with one.
 
-        containers = ending.prune(self)
-        return {"containers": containers, "swept": self.store.sweep(userns_fd=self.userns_fd())}
+        Left-overs go too: layers that no image needs, what processes that
+        died have half made or half removed, caches of other versions.  The
+        bytes won are the difference of two :meth:`disk_usage`: what others
+        write meanwhile counts against them.
+        """
+        from containerlib.containers import pruning
+
+        return pruning.prune(self, all=all)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import attrs
 
 from containerlib import images
-from containerlib.errors import CorruptState, NotFound
 from containerlib.images.model import HOST
 
 if TYPE_CHECKING:
@@ -106,6 +105,15 @@ class Image:
             and (reference is None or _matches(record, reference))
             and all_present(record.config.get("Labels") or {}, wanted)
         ]
+
+    @classmethod
+    def prune(cls, *, all: bool = False, engine: Engine | None = None) -> builtins.list[str]:
+        """
+        Remove the images without a name that no container uses, with *all*
+        those with a name too; returns their ids.
+        """
+        engine = _engine(engine)
+        return images.prune(engine.store, all=all, userns_fd=engine.userns_fd())
 
     @classmethod
     def host(cls, *, hide: Sequence[str] = (), engine: Engine | None = None) -> Image:
@@ -353,26 +361,9 @@ class Image:
             self._engine.store,
             self._record,
             force=force,
-            users=self._users,
+            users=lambda record: images.users(self._engine.store, record),
             userns_fd=None if self._record.is_host else self._engine.userns_fd(),
         )
-
-    def _users(self, record: ImageRecord) -> builtins.list[str]:
-        """
-        Return the names of the containers made from the image.
-        """
-        from containerlib.types import ContainerConfig
-
-        containers = self._engine.store.containers
-        names = []
-        for id in containers.ids():
-            try:
-                config = ContainerConfig.from_json(containers.read(id, "config.json"))
-            except (NotFound, CorruptState):
-                continue  # removed meanwhile, or damaged: then nothing can start from it
-            if config.image_id == record.id:
-                names.append(containers.name(id) or id[:12])
-        return sorted(names)
 
     # ---- containers -----------------------------------------------------------
 

@@ -15,8 +15,10 @@ from containerlib.images.library import images as images
 from containerlib.images.library import layer_path as layer_path
 from containerlib.images.library import layer_size as layer_size
 from containerlib.images.library import lower_directories as lower_directories
+from containerlib.images.library import prune as prune
 from containerlib.images.library import remove as remove
 from containerlib.images.library import tag as tag
 from containerlib.images.library import untag as untag
+from containerlib.images.library import users as users
 from containerlib.images.model import ImageRecord as ImageRecord
 from containerlib.images.reference import Reference as Reference

@@ -101,6 +101,23 @@ def cached_filter(cache: Path, profile: Profile | None, caps: frozenset[str]) ->
     return program
 
 
+def prune_cache(cache: Path) -> list[str]:
+    """
+    Delete the compiled programs of other kernels and other versions; returns
+    their names.
+    """
+    system = os.uname()
+    end = f"-{system.machine}-{system.release}".replace("/", "_")
+    removed = []
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(cache):
+            if not (name.startswith(f"{REVISION}-") and name.endswith(end)):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(cache, name))
+                    removed.append(name)
+    return removed
+
+
 def filter_flags(profile: Profile | None) -> int:
     """
     Return the SECCOMP_FILTER_FLAG_* bits that the filter is to be loaded with.

@@ -12,9 +12,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+
+import attrs
 
 from containerlib.errors import ContainerNotFound, NetworkNotFound, NotFound, NotSupported, VolumeNotFound
 from containerlib.store import makers
@@ -23,6 +26,7 @@ from containerlib.store.names import list_directory
 from containerlib.store.objects import Objects
 from containerlib.store.paths import DIRECTORY, FORMAT_FILE, close_all, open_private, open_subdirectory
 from containerlib.store.trees import remove_tree
+from containerlib.types import DiskUsage
 
 FORMAT = b"1\n"
 
@@ -167,39 +171,49 @@ class Store:
         close_all(self._fds)
 
 
-def disk_usage(store: Store) -> dict[str, int]:
+def disk_usage(store: Store) -> DiskUsage:
     """
-    Return the bytes on disk by kind, and in total, as ``du`` counts them.
-
-    A file with several names counts once.  What this user may not read, in a
-    directory that belongs to another id, is not counted.
+    Return the bytes on disk by kind, as ``du`` counts them.
     """
-    kinds = {"images": ("images", "layers"), "containers": ("containers",), "volumes": ("volumes",)}
+    kinds = {field.name: 0 for field in attrs.fields(DiskUsage) if field.name != "unreadable"}
     seen: set[tuple[int, int]] = set()
-    usage = {
-        kind: sum(_blocks(os.path.join(store.root, name), seen) for name in names)
-        for kind, names in kinds.items()
-    }
-    usage["total"] = _blocks(str(store.root), set())
-    return usage
+    unreadable: list[str] = []
+    root = str(store.root)
+    try:
+        kinds["other"] = os.lstat(root).st_blocks * 512
+        with os.scandir(root) as entries:
+            names = sorted(entry.name for entry in entries)
+    except FileNotFoundError:
+        names = []
+    for name in names:
+        kinds[name if name in kinds else "other"] += _blocks(os.path.join(root, name), seen, unreadable)
+    return DiskUsage(**kinds, unreadable=tuple(unreadable))
 
 
-def _blocks(path: str, seen: set[tuple[int, int]]) -> int:
+def _blocks(path: str, seen: set[tuple[int, int]], unreadable: list[str]) -> int:
+    """
+    Return what *path* and all below it takes, without what *seen* has.
+    """
     total = 0
     pending = [path]
     while pending:
-        directory = pending.pop()
-        with contextlib.suppress(OSError):
-            total += os.lstat(directory).st_blocks * 512
-            with os.scandir(directory) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                        continue
-                    found = entry.stat(follow_symlinks=False)
-                    if found.st_nlink > 1:
-                        if (found.st_dev, found.st_ino) in seen:
-                            continue
-                        seen.add((found.st_dev, found.st_ino))
-                    total += found.st_blocks * 512
+        path = pending.pop()
+        mode = 0
+        try:
+            found = os.lstat(path)
+            mode = found.st_mode
+            if found.st_nlink > 1 and not stat.S_ISDIR(mode):
+                if (found.st_dev, found.st_ino) in seen:
+                    continue
+                seen.add((found.st_dev, found.st_ino))
+            total += found.st_blocks * 512
+            if stat.S_ISDIR(mode):
+                with os.scandir(path) as entries:
+                    pending += [entry.path for entry in entries]
+        except PermissionError:
+            # overlayfs makes its own directory with mode 0, and leaves nothing in it.
+            if os.path.basename(path) != "work" or mode != stat.S_IFDIR:
+                unreadable.append(path)
+        except OSError:
+            continue  # gone while this looked
     return total

@@ -36,10 +36,12 @@ if TYPE_CHECKING:
     from .quantities import parse_signal as parse_signal
     from .quantities import signal_name as signal_name
     from .results import Completed as Completed
+    from .results import DiskUsage as DiskUsage
     from .results import Feature as Feature
     from .results import HostInfo as HostInfo
     from .results import LogLine as LogLine
     from .results import ProcessInfo as ProcessInfo
+    from .results import Pruned as Pruned
     from .results import Stats as Stats
     from .security import SecurityOptions as SecurityOptions
     from .security import parse_user as parse_user
@@ -91,10 +93,12 @@ _MODULES = {
     ),
     "results": (
         "Completed",
+        "DiskUsage",
         "Feature",
         "HostInfo",
         "LogLine",
         "ProcessInfo",
+        "Pruned",
         "Stats",
     ),
     "security": (

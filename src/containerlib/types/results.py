@@ -150,6 +150,54 @@ class Stats:
 
 
 @attrs.frozen(kw_only=True)
+class DiskUsage:
+    """
+    Bytes that an engine holds on disk, as ``du`` counts them: allocated
+    blocks, a file with several names once.
+
+    *images* are the compressed blobs, *layers* their unpacked files; *other*
+    is what is being made, and the run directory if it lies below the root.
+    *unreadable* are directories that belong to other ids of a container and
+    let nobody else in: what is in them is not counted.
+    """
+
+    images: int = 0
+    layers: int = 0
+    containers: int = 0
+    volumes: int = 0
+    cache: int = 0
+    other: int = 0
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """
+        All of it.
+        """
+        return self.images + self.layers + self.containers + self.volumes + self.cache + self.other
+
+    def __str__(self) -> str:
+        kinds = ("images", "layers", "containers", "volumes", "cache", "other", "total")
+        lines = [f"{kind + ':':<12}{getattr(self, kind) / 1e6:>10.1f} MB" for kind in kinds]
+        if self.unreadable:
+            lines.append(f"not counted: what is in {len(self.unreadable)} directories of other ids")
+        return "\n".join(lines)
+
+
+@attrs.frozen(kw_only=True)
+class Pruned:
+    """
+    What a prune has removed: ids of containers and images, other entries by
+    their file names, and the bytes that the disk has won.
+    """
+
+    containers: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    leftovers: tuple[str, ...] = ()
+    freed: int = 0
+
+
+@attrs.frozen(kw_only=True)
 class Feature:
     """
     One ability of the host: enforced or not, why not, and how to get it.
