@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from containerlib.types import ContainerOptions as ContainerOptions
     from containerlib.types import ContainerState as ContainerState
     from containerlib.types import Device as Device
+    from containerlib.types import DiskUsage as DiskUsage
     from containerlib.types import Feature as Feature
     from containerlib.types import Healthcheck as Healthcheck
     from containerlib.types import HostInfo as HostInfo
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from containerlib.types import LogLine as LogLine
     from containerlib.types import Mount as Mount
     from containerlib.types import ProcessInfo as ProcessInfo
+    from containerlib.types import Pruned as Pruned
     from containerlib.types import RestartPolicy as RestartPolicy
     from containerlib.types import Stats as Stats
     from containerlib.types import Ulimit as Ulimit
@@ -87,6 +89,7 @@ _LAZY = {
         "ContainerOptions",
         "ContainerState",
         "Device",
+        "DiskUsage",
         "Feature",
         "Healthcheck",
         "HostInfo",
@@ -94,6 +97,7 @@ _LAZY = {
         "LogLine",
         "Mount",
         "ProcessInfo",
+        "Pruned",
         "RestartPolicy",
         "Stats",
         "Ulimit",
@@ -124,6 +128,7 @@ __all__ = [
     "Device",
     "DeviceError",
     "DigestMismatch",
+    "DiskUsage",
     "Engine",
     "ExitCodeLost",
     "Feature",
@@ -145,6 +150,7 @@ __all__ = [
     "NotSupported",
     "Process",
     "ProcessInfo",
+    "Pruned",
     "RateLimited",
     "RegistryError",
     "RegistryUnavailable",

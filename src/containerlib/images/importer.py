@@ -20,9 +20,9 @@ from typing import IO, Any, BinaryIO
 
 import attrs
 
-from containerlib.errors import ContainerlibError, InvalidOption, KernelError
+from containerlib.errors import ContainerlibError, InvalidArchive, InvalidOption, KernelError
 from containerlib.images import compression, library, pack
-from containerlib.images.archive import InvalidArchive, Limits, TarReader
+from containerlib.images.archive import Limits, TarReader
 from containerlib.images.model import (
     CONFIG_TYPE,
     LAYER_TYPE,
