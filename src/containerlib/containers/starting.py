@@ -201,6 +201,12 @@ def end_leftovers(engine: Engine, config: ContainerConfig, state_fd: int) -> Non
     record = observing.read_record(state_fd, config.id)
     if not record.monitor_pid:
         return
+    boot_id = makers.boot_id()
+    if record.boot_id != boot_id:
+        # The monitor takes the record over as it is: left so, whatever this
+        # boot does to it would be laid to the other's end.
+        data = os.pread(state_fd, shim.STATE_SIZE, 0)
+        os.pwrite(state_fd, shim.move_state_to_boot(data, boot_id), 0)
     observing.end_orphan(record)
     left = observing.directories(engine, config.id, config)
     if left:

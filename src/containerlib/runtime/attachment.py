@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from containerlib.errors import ContainerTimeout, KernelError
+from containerlib.errors import ContainerTimeout, ExitCodeLost, KernelError
 from containerlib.runtime.client import Message, MonitorClient, MonitorGone, exit_state
 from containerlib.shim import MSG_MAX, Attach, Msg, State
 
@@ -226,6 +226,10 @@ class Attachment:
     def wait(self, timeout: float | None = None) -> int:
         """
         Wait for the end, dropping output, and return the exit code.
+
+        Raises:
+            ContainerTimeout: It has not come after *timeout* seconds.
+            ExitCodeLost: It has come, and nobody saw how.
         """
         limit = None if timeout is None else time.monotonic() + timeout
         while (
@@ -235,7 +239,8 @@ class Attachment:
             pass
         state = self._receiver.state
         if state is None:
-            raise MonitorGone(f"{self._client.subject}: its monitor is gone", subject=self._client.subject)
+            message = f"container {self._client.subject}: its monitor was killed, the exit code is not known"
+            raise ExitCodeLost(message, subject=self._client.subject)
         return state.exit_code
 
     def __iter__(self) -> Iterator[tuple[Stream, bytes]]:

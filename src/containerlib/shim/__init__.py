@@ -53,6 +53,7 @@ from containerlib.shim.records import (
     decode_health,
     decode_state,
     encode_state,
+    move_state_to_boot,
 )
 
 __all__ = [
@@ -91,6 +92,7 @@ __all__ = [
     "helper_fd",
     "mount_setattr",
     "move_mount",
+    "move_state_to_boot",
     "open_tree",
     "openat2",
     "pidfd_getfd",

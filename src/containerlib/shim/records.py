@@ -143,6 +143,21 @@ def encode_state(*, boot_id: str, status: Status = Status.CREATED) -> bytes:
     return bytes(ffi.buffer(record)).ljust(STATE_SIZE, b"\0")
 
 
+def move_state_to_boot(data: bytes, boot_id: str) -> bytes:
+    """
+    The record of a container that ran before the host was restarted, for a
+    start in this boot: its processes are gone, what it told stays.
+    """
+    record = ffi.new("struct cl_state *")
+    ffi.memmove(record, data, ffi.sizeof("struct cl_state"))
+    if record.status in (Status.STARTING, Status.RUNNING, Status.RESTARTING):
+        record.status = Status.EXITED
+        record.exit_code = -1
+    record.pid = record.monitor_pid = record.pid_start = 0
+    record.boot_id = boot_id.encode()[:39]
+    return bytes(ffi.buffer(record))
+
+
 def decode_health(data: bytes) -> list[HealthResult]:
     """
     The slots of a container's file "health", in the order of the file.
