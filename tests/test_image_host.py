@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from containerlib.container import Container
+from containerlib.image import Image
 from containerlib.images import host, host_layout, host_record
 from containerlib.images.host import parse_mountinfo
 
@@ -162,3 +164,16 @@ def test_any_mountinfo(data: bytes) -> None:
     No text makes the reader fail.
     """
     parse_mountinfo(data)
+
+
+def test_hidden_paths_are_hidden_in_a_container(engine: object) -> None:
+    """
+    What `hide` names is empty inside, whichever call made the container.
+    """
+    image = Image.host(hide=["/etc/passwd", "/usr/share"])
+    command = ["sh", "-c", "cat /etc/passwd; ls /usr/share"]
+    container = Container.create(image, command, network="none")
+    container.start()
+
+    assert 0 == container.wait()
+    assert "" == container.logs() == image.run(command, network="none").stdout

@@ -92,7 +92,7 @@ def image_source(image: Any) -> tuple[ImageRecord | str, tuple[str, ...]]:
     record = getattr(image, "record", None)
     if record is None:
         raise TypeError(f"image: a reference or an Image, not {image!r}")
-    return record, tuple(getattr(image, "hide", ()))
+    return record, tuple(image.hidden)
 
 
 def _find_image(engine: Engine, key: str) -> ImageRecord:
