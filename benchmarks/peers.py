@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 TRUE = "int main (void) { return 0; }\n"
@@ -48,6 +50,11 @@ class Peer(ABC):
     name: str
     note = ""
     is_oci_runtime = False
+    is_own = False
+    # What ours is held against: a sandbox is not, nor is ours.
+    makes_containers = True
+    # It gets this much less to do.
+    dearness = 1
 
     def __init__(self, top: Path, directory: Path) -> None:
         self.top = top
@@ -81,6 +88,9 @@ class Peer(ABC):
 
 class Containerlib(Peer):
     name = "containerlib"
+    note = "containerlib.run: all of Docker's defaults, its output captured"
+    is_own = True
+    makes_containers = False
 
     def __init__(self, top: Path, directory: Path) -> None:
         super().__init__(top, directory)
@@ -105,6 +115,97 @@ class Containerlib(Peer):
 
     def close(self) -> None:
         self.image.remove(force=True)
+
+
+class Logged(Containerlib):
+    name = "Container.run, wait"
+    note = "the same with a log, and removed by the caller"
+
+    def run(self) -> None:
+        container = self._containerlib.Container.run(
+            self.image, ["/true"], network="none", engine=self.engine
+        )
+        container.wait()
+        container.remove()
+
+    def running(self) -> AbstractContextManager[None]:
+        raise NotImplementedError("as above")
+
+
+class AsUser(Peer):
+    """
+    containerlib in an interpreter of an ordinary user's, told over a pipe when to run.
+    """
+
+    name = "containerlib, a user"
+    is_own = True
+    makes_containers = False
+
+    def __init__(self, directory: Path, user: str | None, python: str) -> None:
+        if os.geteuid() != 0:
+            raise RuntimeError("already one")
+        names = [line.partition(":")[0] for line in _lines("/etc/subuid")]
+        users = {entry.pw_name: entry for entry in pwd.getpwall() if entry.pw_uid != 0}
+        found = next((name for name in ([user] if user else names) if name in users), None)
+        if found is None:
+            raise RuntimeError("there is no user to be found in /etc/subuid; name one with --user")
+        account = users[found]
+        self.note = f"as {found}"
+        place = directory / "user"
+        place.mkdir()
+        os.chown(place, account.pw_uid, account.pw_gid)
+        # What a user cannot read, such as root's checkout, is copied.
+        sources = directory / "sources"
+        shutil.copytree(Path(__file__).parent, sources, ignore=shutil.ignore_patterns("__pycache__"))
+        try:
+            self._worker = subprocess.Popen(
+                [python, "-B", str(sources / "start.py"), "--serve", str(directory / "rootfs"), str(place)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd="/",
+                env={"PATH": os.environ["PATH"], "HOME": account.pw_dir},
+                user=account.pw_uid,
+                group=account.pw_gid,
+                extra_groups=[],
+            )
+        except PermissionError:
+            raise RuntimeError(f"{found} cannot run {python}; give another with --user-python") from None
+        self.run()
+
+    def run(self) -> None:
+        assert self._worker.stdin is not None
+        assert self._worker.stdout is not None
+        try:
+            self._worker.stdin.write(b"\n")
+            self._worker.stdin.flush()
+            answer = self._worker.stdout.readline()
+        except BrokenPipeError:
+            answer = b""
+        if answer != b"done\n":
+            errors = self._worker.communicate()[1].decode(errors="replace")
+            raise RuntimeError(errors.strip().rpartition("\n")[2])
+
+    def close(self) -> None:
+        self._worker.communicate()
+
+
+def serve(top: Path, directory: Path) -> None:
+    """
+    Run once for each line on standard input.
+    """
+    own = Containerlib(top, directory)
+    for _ in sys.stdin:
+        own.run()
+        print("done", flush=True)
+    own.close()
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
 
 
 class _Oci(Peer):
@@ -165,6 +266,7 @@ class Crun(_Oci):
 
 class Bwrap(Peer):
     name = "bwrap"
+    makes_containers = False
     note = "no cgroup, no seccomp, no overlay, no exec"
 
     def __init__(self, top: Path, directory: Path) -> None:
@@ -190,6 +292,7 @@ class Bwrap(Peer):
 
 class Podman(Peer):
     name = "podman"
+    dearness = 5
 
     def __init__(self, top: Path, directory: Path) -> None:
         super().__init__(top, directory)
@@ -226,6 +329,10 @@ class Podman(Peer):
     def exec(self) -> None:
         self._podman("exec", "idle", "/true")
 
+    def close(self) -> None:
+        # It mounts its storage on itself.
+        subprocess.run(["umount", str(self.directory / "storage/overlay")], check=False, capture_output=True)
+
 
 class Docker(Peer):
     """
@@ -234,6 +341,7 @@ class Docker(Peer):
     """
 
     name = "docker-py"
+    dearness = 5
     note = "the daemon runs before the clock does"
 
     def __init__(self, top: Path, directory: Path) -> None:
@@ -294,7 +402,7 @@ class Docker(Peer):
         self._daemon.wait(30)
 
 
-PEERS: tuple[type[Peer], ...] = (Containerlib, Runc, Crun, Bwrap, Podman, Docker)
+PEERS: tuple[type[Peer], ...] = (Containerlib, Logged, Runc, Crun, Bwrap, Podman, Docker)
 NEEDS = {"docker-py": "dockerd"}
 
 
@@ -305,18 +413,18 @@ def find(top: Path, directory: Path, names: set[str] | None) -> tuple[list[Peer]
     found: list[Peer] = []
     missing: dict[str, str] = {}
     for kind in PEERS:
-        if names and kind.name not in names and kind is not Containerlib:
+        if names is not None and kind.name not in names and not kind.is_own:
             continue
         program = NEEDS.get(kind.name, kind.name)
-        if kind is not Containerlib and shutil.which(program) is None:
+        if not kind.is_own and shutil.which(program) is None:
             missing[kind.name] = f"{program} is not installed"
             continue
-        place = directory / kind.name
+        place = directory / kind.name.partition(",")[0].lower()
         place.mkdir()
         try:
             found.append(kind(top, place))
         except Exception as error:
-            if kind is Containerlib:
+            if kind.is_own:
                 raise
             missing[kind.name] = str(error).strip().rpartition("\n")[2]
     return found, missing

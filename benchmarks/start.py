@@ -3,11 +3,17 @@
 How long a container takes to start, beside the other runtimes that are
 installed, in one run.
 
-    python benchmarks/start.py [--quick] [--only NAME]... [--json FILE] [--compare FILE]
+    python benchmarks/start.py [--quick | --runs N] [--peers NAME,…] [--root DIR]…
+        [--user NAME] [--user-python PATH] [--json FILE]
 
-Each scenario goes round the runtimes in turn, in blocks, so that a busy
-minute of the machine hits all of them.  Times are milliseconds.  A bar that is missed
-is marked; the exit code is then 1.
+Each scenario goes round the runtimes in turn.  Times are milliseconds: wall
+clock; cpu is user and system time of the caller and of what it started, which
+a busy machine changes less (what a daemon does is not in it).  A bar that is
+missed is marked; the exit code says only whether all could be measured.
+
+As root, containerlib is measured as a user too: the one that --user names,
+else the first in /etc/subuid, if there is an interpreter that this user can
+run.
 """
 
 from __future__ import annotations
@@ -15,229 +21,148 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
-from peers import Containerlib, Peer, find, rootfs
+from measure import (
+    OWN,
+    Report,
+    blocks,
+    execs,
+    import_time,
+    leavings,
+    monitor_memory,
+    resident,
+    side_by_side,
+)
+from peers import AsUser, Containerlib, Peer, find, rootfs, serve
 
 RESIDENT = 3 << 30
-
-
-class Report:
-    """
-    What was measured: printed as it comes, kept for --json.
-    """
-
-    def __init__(self) -> None:
-        self.values: dict[str, dict[str, float]] = {}
-        self.missed: list[str] = []
-
-    def table(self, title: str, times: dict[str, list[float]]) -> None:
-        print(f"\n{title}")
-        print(f"  {'':14}{'median':>9}{'p10':>9}{'p90':>9}{'ratio':>9}")
-        own = statistics.median(times["containerlib"])
-        for name, values in times.items():
-            median = statistics.median(values)
-            deciles = statistics.quantiles(values, n=10)
-            print(f"  {name:14}{median:9.2f}{deciles[0]:9.2f}{deciles[-1]:9.2f}{median / own:8.1f}x")
-        self.values[title] = {name: statistics.median(values) for name, values in times.items()}
-
-    def bar(self, what: str, value: float, limit: float, unit: str) -> None:
-        held = value <= limit
-        print(f"  {'ok    ' if held else 'MISSED'} {what}: {value:.4g} {unit}, bar {limit:g}")
-        if not held:
-            self.missed.append(what)
-
-
-def clock(call: Callable[[], None]) -> float:
-    start = time.perf_counter_ns()
-    call()
-    return (time.perf_counter_ns() - start) / 1e6
-
-
-def blocks(peers: list[Peer], rounds: int, size: int, *, idle: float = 0) -> dict[str, list[float]]:
-    """
-    Times of *rounds* × *size* runs of each peer, a block of one after a block of another.
-    """
-    times: dict[str, list[float]] = {peer.name: [] for peer in peers}
-    for _ in range(rounds):
-        for peer in peers:
-            # The first of a block pays for what the other peer has pushed out of the caches.
-            peer.run()
-            for _ in range(size):
-                time.sleep(idle)
-                times[peer.name].append(clock(peer.run))
-    return times
-
-
-def side_by_side(peers: list[Peer], width: int, count: int) -> dict[str, list[float]]:
-    """
-    Time for each run when *width* are under way at a time: the whole by the number of runs.
-    """
-    times: dict[str, list[float]] = {peer.name: [] for peer in peers}
-    with ThreadPoolExecutor(width) as pool:
-        for _ in range(5):
-            for peer in peers:
-
-                def burst(peer: Peer = peer) -> None:
-                    list(pool.map(lambda _: peer.run(), range(count)))
-
-                times[peer.name].append(clock(burst) / count)
-    return times
-
-
-def execs(peers: list[Peer], rounds: int, size: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        for peer in peers:
-            try:
-                with peer.running():
-                    peer.exec()
-                    times.setdefault(peer.name, []).extend(clock(peer.exec) for _ in range(size))
-            except NotImplementedError:
-                continue
-    return times
-
-
-@contextmanager
-def resident(size: int) -> Iterator[None]:
-    """
-    This process with *size* bytes more, each page touched.
-    """
-    block = bytearray(size)
-    for at in range(0, size, 4096):
-        block[at] = 1
-    yield
-    del block
-
-
-def import_time(statement: str) -> list[float]:
-    program = f"import time; a = time.perf_counter(); {statement}; print(time.perf_counter() - a)"
-    return [
-        float(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True).stdout) * 1000
-        for _ in range(11)
-    ]
-
-
-def monitor_memory(own: Containerlib) -> float:
-    """
-    Private memory of the monitor of an idle container, in kB.
-    """
-    with own.running():
-        pid = own.container.pid
-        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-        monitor = next(line.split()[1] for line in status.splitlines() if line.startswith("PPid:"))
-        rollup = Path(f"/proc/{monitor}/smaps_rollup").read_text(encoding="utf-8")
-    return float(next(line.split()[1] for line in rollup.splitlines() if line.startswith("Private_Dirty:")))
-
-
-def leavings(own: Containerlib) -> dict[str, int]:
-    """
-    How much there is of what a run could leave behind.
-    """
-    processes = 0
-    for entry in Path("/proc").iterdir():
-        try:
-            processes += entry.name.isdigit() and (entry / "comm").read_text().startswith("containerlib")
-        except OSError:
-            continue
-    return {
-        "processes": processes,
-        "mounts": len(Path("/proc/self/mountinfo").read_bytes().splitlines()),
-        "cgroups": sum("containerlib" in d for _, dirs, _ in os.walk("/sys/fs/cgroup") for d in dirs),
-        "descriptors": len(os.listdir("/proc/self/fd")),
-        "files": sum(len(dirs) + len(files) for _, dirs, files in os.walk(own.directory)),
-    }
+LOOP = "run to exit, in a loop"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="a tenth of the runs")
-    parser.add_argument("--only", action="append", help="this peer (beside containerlib); may be given again")
+    parser.add_argument("--runs", type=int, default=100, help="of each runtime in each scenario (100)")
+    parser.add_argument("--quick", action="store_true", help="the same as --runs 10")
+    parser.add_argument("--peers", help="these alone beside containerlib, with commas between")
+    parser.add_argument("--root", action="append", type=Path, help="where files are; may be given again")
+    parser.add_argument("--user", help="the user to measure as, too")
+    parser.add_argument("--user-python", default=sys.executable, help="an interpreter that the user can run")
     parser.add_argument("--json", type=Path, help="write the medians to this file")
-    parser.add_argument("--compare", type=Path, help="as a user: root's medians, written by --json")
+    parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.serve:
+        serve(*map(Path, options.serve))
+        return 0
 
     _hide_second_hierarchy()
     report = Report()
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=_tmpfs()) as name:
-        directory = Path(name)
-        peers, missing = find(rootfs(directory), directory, set(options.only) if options.only else None)
-        try:
-            who = "root" if os.geteuid() == 0 else "a user"
-            print(f"Linux {os.uname().release}, {os.cpu_count()} processors, as {who},")
-            print(f"files on {directory.parent}, network none")
+    runs = 10 if options.quick else options.runs
+    who = "root" if os.geteuid() == 0 else "a user"
+    print(
+        f"Linux {os.uname().release}, {os.cpu_count()} processors, as {who}, a new network namespace for each"
+    )
+    for number, root in enumerate(options.root or _roots()):
+        with (
+            tempfile.TemporaryDirectory(prefix="bench-", dir=root) as name,
+            ExitStack() as stack,
+        ):
+            directory = Path(name)
+            directory.chmod(0o755)
+            wanted = set(options.peers.split(",")) if options.peers is not None else None
+            peers, missing = find(rootfs(directory), directory, wanted)
+            for peer in peers:
+                stack.callback(peer.close)
+            try:
+                user = AsUser(directory, options.user, options.user_python)
+            except Exception as error:  # it is not there, or cannot
+                missing[AsUser.name] = str(error)
+            else:
+                stack.callback(user.close)
+                peers.insert(2, user)
+            print(f"\n==== files on {root}, {_filesystem(directory)} ====")
             for peer in peers:
                 print(f"  {peer.name}{': ' if peer.note else ''}{peer.note}")
             for peer_name, reason in missing.items():
                 print(f"  without {peer_name}: {reason}")
-            measure(report, peers, scale=0.1 if options.quick else 1.0)
-        finally:
-            for peer in peers:
-                peer.close()
-    if options.compare:
-        root = json.loads(options.compare.read_bytes())["run to exit, in a loop"]["containerlib"]
-        own = report.values["run to exit, in a loop"]["containerlib"]
-        report.bar("as a user, by root's", own / root, 2, "x")
+            if number == 0:
+                measure(report, peers, runs)
+                count_leavings(report, peers, directory, runs * 10)
+            else:
+                report.table(f"{LOOP}, {root}", blocks(peers, runs), peers)
+    print(f"\nmissed: {', '.join(report.missed) or 'nothing'}")
     if options.json:
         options.json.write_text(json.dumps(report.values, indent=1), encoding="utf-8")
-    return 1 if report.missed else 0
+    return 0
 
 
-def measure(report: Report, peers: list[Peer], *, scale: float) -> None:
-    [own] = [peer for peer in peers if isinstance(peer, Containerlib)]
-    slow = {"podman", "docker-py"}
-    fast = [peer for peer in peers if peer.name not in slow]
-
-    def number(count: int) -> int:
-        return max(3, int(count * scale))
-
-    loop = "run to exit, in a loop"
-    report.table(loop, blocks(peers, 5, number(20)))
-    median = report.values[loop]["containerlib"]
+def measure(report: Report, peers: list[Peer], runs: int) -> None:
+    own = peers[0]
+    assert isinstance(own, Containerlib)
+    # One at a time is asked of the user's interpreter.
+    here = [peer for peer in peers if not isinstance(peer, AsUser)]
+    loop = blocks(peers, runs)
+    report.table(LOOP, loop, peers)
+    median = loop.median(OWN)
     report.bar("run to exit", median, 5, "ms")
     for peer in peers:
         if peer.is_oci_runtime:
-            report.bar(f"by {peer.name}'s", median / report.values[loop][peer.name], 1, "x")
+            report.bar(f"by {peer.name}'s", median / loop.median(peer.name), 1, "x")
+        elif isinstance(peer, AsUser):
+            report.bar("as a user, by root's", loop.median(peer.name) / median, 2, "x")
 
-    idle = "run to exit, 60 ms idle before each"
-    report.table(idle, blocks(fast, 5, number(20), idle=0.06))
-    report.bar("idle by loop", report.values[idle]["containerlib"] / median, 2, "x")
+    idle = blocks(peers, runs, idle=0.06)
+    report.table("run to exit, 60 ms idle before each", idle, peers)
+    report.bar("idle, by loop", idle.median(OWN) / median, 2, "x")
 
-    big = "run to exit, 3 GB resident in the caller"
-    before = statistics.median(blocks([own], 5, number(20))["containerlib"])
+    # Half before and half after, for the machine does not stay as it is.
+    small = blocks([own], runs)
     with resident(RESIDENT):
-        report.table(big, blocks(fast, 5, number(20)))
-    report.bar("resident by not", report.values[big]["containerlib"] / before, 1.1, "x")
+        big = blocks(here, runs)
+    small.walls[OWN] += blocks([own], runs).walls[OWN]
+    report.table("run to exit, 3 GB resident in the caller", big, peers)
+    report.bar("3 GB resident, by not", big.median(OWN) / small.median(OWN), 1.1, "x")
 
     for width in (8, 32):
-        report.table(f"run to exit, {width} at a time, each", side_by_side(fast, width, number(64)))
+        times = side_by_side(here, width, runs)
+        report.table(f"run to exit, {width} at a time, for each", times, peers)
 
-    report.table("exec", execs(peers, 5, number(20)))
-    report.bar("exec", report.values["exec"]["containerlib"], 3, "ms")
+    times = execs(here, runs)
+    report.table("exec in a running container", times, peers)
+    report.bar("exec", times.median(OWN), 3, "ms")
 
-    print()
-    report.bar("import containerlib", statistics.median(import_time("import containerlib")), 50, "ms")
-    first_use = statistics.median(import_time("import containerlib; containerlib.run"))
-    print(f"         first use of run: {first_use:.4g} ms")
-    report.bar("private memory of the monitor", monitor_memory(own), 150, "kB")
+    print("\nin a fresh interpreter, over a bare one")
+    report.bar("import containerlib", import_time("import containerlib"), 50, "ms")
+    first = "containerlib.run('host', ['true'], network='none', engine=e)"
+    setting = f"import containerlib; e = containerlib.Engine({str(own.directory / 'first')!r})"
+    print(f"  its first run, in all: {import_time(first, warm=setting):.3g} ms")
+    if os.geteuid() == 0:
+        report.bar("private dirty memory of the monitor", monitor_memory(own), 150, "kB")
 
-    count = number(1000)
-    first = leavings(own)
+
+def count_leavings(report: Report, peers: list[Peer], directory: Path, count: int) -> None:
+    """
+    Run so many times; what is there afterwards that was not before.
+    """
+    own = peers[0]
+    print(f"\nleft behind by {count} runs")
+    before = leavings(directory)
     for _ in range(count):
         own.run()
-    last = leavings(own)
-    for kind, value in first.items():
-        report.bar(f"{kind} left by {count} runs", last[kind] - value, 0, kind)
+    # Others' containers come and go; what stays is left.
+    left = {kind: found - before[kind] for kind, found in leavings(directory).items()}
+    if any(left.values()):
+        time.sleep(2)
+        left = {kind: found & left[kind] for kind, found in leavings(directory).items()}
+    for kind, found in left.items():
+        report.bar(kind, len(found), 0, ", ".join(sorted(found)[:3]))
 
 
 def _hide_second_hierarchy() -> None:
@@ -248,18 +173,26 @@ def _hide_second_hierarchy() -> None:
     unified = "/sys/fs/cgroup/unified"
     if os.geteuid() != 0 or not os.path.ismount(unified):
         return
+    print(f"{unified} is hidden from all of them, since crun refuses a host with both versions", flush=True)
     script = 'umount "$0" && exec "$@"'
     os.execvp("unshare", ["unshare", "--mount", "sh", "-c", script, unified, sys.executable, *sys.argv])
 
 
-def _tmpfs() -> str | None:
+def _roots() -> list[str]:
     """
-    A directory in memory, so that the disk is not what is measured.
+    A directory in memory, and one on the disk.
     """
+    roots = []
     for path in (os.environ.get("XDG_RUNTIME_DIR"), "/dev/shm"):
         if path and os.access(path, os.W_OK):
-            return path
-    return None
+            roots.append(path)
+            break
+    return [*roots, "/var/tmp"]
+
+
+def _filesystem(directory: Path) -> str:
+    command = ["stat", "--file-system", "--format=%T", str(directory)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":
