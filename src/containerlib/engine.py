@@ -19,14 +19,13 @@ from containerlib.store import Store, default_root, default_run_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from contextvars import Token
     from types import TracebackType
     from typing import Self
 
     from containerlib.runtime.idmap import IdMapping
     from containerlib.types import DiskUsage, HostInfo, Pruned
 
-_current: ContextVar[Engine | None] = ContextVar("containerlib_engine", default=None)
+_current: ContextVar[tuple[Engine, ...]] = ContextVar("containerlib_engine", default=())
 
 
 class Engine:
@@ -58,7 +57,6 @@ class Engine:
         self.run_root = Path(run_root).absolute()
         self.registries = tuple(registries or ())
         self.store = Store(self.root, self.run_root)
-        self._tokens: list[Token[Engine | None]] = []
         self.swept = False
 
     def __repr__(self) -> str:
@@ -79,10 +77,11 @@ class Engine:
         The engine of this context: that of the innermost ``with``, else the
         default one.
         """
-        return _current.get() or cls.default()
+        entered = _current.get()
+        return entered[-1] if entered else cls.default()
 
     def __enter__(self) -> Self:
-        self._tokens.append(_current.set(self))
+        _current.set((*_current.get(), self))
         return self
 
     def __exit__(
@@ -91,7 +90,7 @@ class Engine:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _current.reset(self._tokens.pop())
+        _current.set(_current.get()[:-1])
 
     @property
     def mapping(self) -> IdMapping:

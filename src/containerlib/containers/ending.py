@@ -110,22 +110,28 @@ def remove(engine: Engine, id: str, *, force: bool) -> None:
     Raises:
         Conflict: It runs and *force* is false.
     """
-    try:
-        fd = starting.lock_state(engine, id, doing="removed")
-    except Conflict as error:
-        if not force:
-            raise Conflict(f"{error.args[0]}: stop it first, or use force=True", subject=id) from None
-        with contextlib.suppress(MonitorGone):
-            stop(engine, id, timeout=0)
+    stopped = 0
+    while True:
         try:
             fd = starting.lock_state(engine, id, doing="removed")
+            break
+        except Conflict as error:
+            if not force:
+                raise Conflict(f"{error.args[0]}: stop it first, or use force=True", subject=id) from None
+            if stopped == 5:  # somebody starts it again and again
+                raise
+            stopped += 1
+            with contextlib.suppress(MonitorGone):
+                stop(engine, id, timeout=0)
         except ContainerNotFound:
-            return  # one that removes itself
-    except CorruptState:
-        if not force:
+            if stopped:
+                return  # one that removes itself
             raise
-        _delete(engine, id)
-        return
+        except CorruptState:
+            if not force:
+                raise
+            _delete(engine, id)
+            return
     try:
         end_remains(engine, id, fd)
         _delete(engine, id)

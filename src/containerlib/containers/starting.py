@@ -9,14 +9,16 @@ import contextlib
 import fcntl
 import os
 import select
+import time
 from typing import TYPE_CHECKING
 
 from containerlib import shim
 from containerlib.containers import observing
 from containerlib.containers.groundwork import compile_cgroups, late_groups, layout_of, network_files
-from containerlib.errors import Conflict, ContainerlibError, ImageNotFound
+from containerlib.errors import Conflict, ContainerlibError, ContainerNotFound, ImageNotFound
 from containerlib.images import library
 from containerlib.runtime import cgroups, launch
+from containerlib.runtime.client import Deadline
 from containerlib.runtime.launch import Launch, Peer, Started
 from containerlib.runtime.rootfs import Overlay, RootFilesystem
 from containerlib.shim import Status
@@ -70,20 +72,26 @@ def forget(id: str) -> None:
 
 def lock_state(engine: Engine, id: str, *, doing: str) -> int:
     """
-    Open the state file and take its lock, or raise Conflict if a monitor has it.
+    Open the state file and take its lock.
+
+    Raises:
+        Conflict: A monitor has it: the container runs.
+        ContainerNotFound: It was removed meanwhile.
     """
+    deadline = Deadline(LEAVING)
     fd = observing.open_state(engine, id, write=True)
     try:
         while True:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                # An observer's shared lock passes at once; a monitor's stays,
-                # for a moment after the end, too, while it cleans up.
-                if observing.is_locked(fd) and not _wait_for_leaving(fd, id):
+                # An observer's shared lock passes at once.
+                if observing.is_locked(fd) and (deadline.passed or not _wait_for_holder(fd, id)):
                     message = f"container {id[:12]} cannot be {doing}: it is running"
                     raise Conflict(message, subject=id) from None
                 continue
+            if os.fstat(fd).st_nlink == 0:
+                raise ContainerNotFound(f"no container {id[:12]}", subject=id)
             return fd
     except BaseException:
         os.close(fd)
@@ -114,26 +122,30 @@ def network_files_of(engine: Engine, config: ContainerConfig) -> str:
     return str(engine.run_root / owner)
 
 
-def _wait_for_leaving(fd: int, id: str) -> bool:
+def _wait_for_holder(fd: int, id: str) -> bool:
     """
-    Whether the lock's holder is a monitor that is done with its container;
-    waits until it has left.
+    Whether the lock's holder will let it go, for which a moment is waited: a
+    monitor that cleans up after its container, or a process that starts or
+    removes the container.  A monitor whose container runs will not.
     """
     record = observing.read_record(fd, id)
-    if record.status not in (Status.EXITED, Status.REMOVING):
-        return False
+    poller = select.poll()
+    pidfd = -1
     try:
-        pidfd = os.pidfd_open(record.monitor_pid)
-    except OSError:
+        if record.monitor_pid:
+            with contextlib.suppress(OSError):
+                pidfd = os.pidfd_open(record.monitor_pid)
+                poller.register(pidfd, select.POLLIN)
+        if pidfd >= 0 and not poller.poll(0) and record.status in (Status.RUNNING, Status.RESTARTING):
+            return False
+        if pidfd < 0 or poller.poll(0):
+            time.sleep(0.001)
+        else:
+            poller.poll(20)
         return True
-    try:
-        if makers.start_time(record.monitor_pid) is None:
-            return True
-        poller = select.poll()
-        poller.register(pidfd, select.POLLIN)
-        return bool(poller.poll(LEAVING * 1000))
     finally:
-        os.close(pidfd)
+        if pidfd >= 0:
+            os.close(pidfd)
 
 
 def start(

@@ -9,6 +9,7 @@ for all, a hybrid host has both; each controller is bound to one hierarchy.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from typing import Literal
@@ -220,11 +221,15 @@ def _legacy(mount: str, names: tuple[str, ...], own: str) -> Hierarchy:
 def read_words(path: str) -> tuple[str, ...]:
     """
     The words of a file, none if there is no such file.
+
+    ENODEV: the group was removed after its file was opened.
     """
     try:
         with open(path, encoding="ascii") as file:
             return tuple(file.read().split())
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise
         return ()
 
 
