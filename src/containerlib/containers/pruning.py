@@ -28,6 +28,9 @@ def prune(engine: Engine, *, all: bool) -> Pruned:
     dead processes and older versions left.
     """
     store = engine.store
+    with store.blobs.transaction():
+        # Directories that are made on first use are not to count against what is won.
+        store.layers_fd(), store.tmp_fd()
     before = disk_usage(store).total
     leftovers = ending.sweep(engine)
     containers = ending.prune(engine)
