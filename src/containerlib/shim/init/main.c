@@ -4,6 +4,19 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#ifdef __SANITIZE_ADDRESS__
+/* Leaks are looked for with ptrace at the end, and a process that may not be
+ * traced would wait for that forever.  What one run of the helper allocates
+ * ends with it. */
+const char *__asan_default_options (void);
+
+const char *
+__asan_default_options (void)
+{
+  return "detect_leaks=0:abort_on_error=1";
+}
+#endif
+
 static const struct
 {
   const char *name;
