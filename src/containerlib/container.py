@@ -23,7 +23,7 @@ from containerlib.errors import (
     ExitCodeLost,
     InvalidOption,
 )
-from containerlib.runtime import cgroups, readiness
+from containerlib.runtime import cgroups
 from containerlib.runtime.client import Deadline, MonitorGone
 from containerlib.shim import Restart
 from containerlib.types import ContainerOptions, UpdateOptions, parse_signal, update_config
@@ -342,6 +342,9 @@ class Container(Inside):
             ContainerExited: It ended first; carries the log's tail.
             ContainerTimeout: Not within *timeout* seconds.
         """
+        # Brings the HTTP client along, which most programs never need.
+        from containerlib.runtime import readiness
+
         target = waiting.Watched(self._engine, self.config)
         readiness.wait_until(
             target, log=log, port=port, http=http, healthy=healthy, command=command, timeout=timeout

@@ -10,11 +10,12 @@ the cost does not depend on its size, and no Python runs between fork and exec.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
+import sys
 import threading
-from importlib import resources
 from typing import TYPE_CHECKING
 
 import attrs
@@ -54,9 +55,7 @@ def _seal_copy() -> int:
     """
     Copy the installed helper into a memfd and seal it.
     """
-    path = resources.files("containerlib") / "shim" / "_bin" / "containerlib-init"
-    with resources.as_file(path) as file:
-        data = file.read_bytes()
+    data = _installed()
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
         fd = os.memfd_create("containerlib-init", flags | MFD_EXEC)
@@ -77,6 +76,23 @@ def _seal_copy() -> int:
     finally:
         os.close(fd)
     return reader
+
+
+def _installed() -> bytes:
+    """
+    The installed helper.
+    """
+    # importlib.resources would find it too, but loads zipfile and tempfile
+    # first.  An editable installation has the sources in one directory and
+    # what was built in another.
+    for directory in sys.modules["containerlib.shim"].__path__:
+        try:
+            with open(os.path.join(directory, "_bin", "containerlib-init"), "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            continue
+    message = "containerlib-init is not installed beside containerlib; install containerlib again"
+    raise KernelError(message, errno=errno.ENOENT, stage="spawn", path="containerlib-init")
 
 
 @attrs.define(eq=False)
