@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from containerlib.errors import Conflict, CorruptState, NotFound
+from containerlib.errors import Conflict, ContainerlibError, CorruptState, KernelError, NotFound
 from containerlib.store import makers
 from containerlib.store.locks import locked
 from containerlib.store.names import OWN_NAME, Names, check_name, list_directory
@@ -107,6 +107,8 @@ class Objects:
             os.mkdir(temporary, 0o700, dir_fd=top)
         except FileExistsError:
             raise Conflict(f"another thread is making the {self._kind} {id}", subject=id) from None
+        except OSError as error:
+            raise self._failed("make", id, error) from error
         claimed = False
         try:
             fd = os.open(temporary, DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
@@ -129,13 +131,19 @@ class Objects:
                     os.fsync(top)
             finally:
                 os.close(fd)
-        except BaseException:
+        except BaseException as error:
             if claimed and name is not None:
                 self.names.release(name, id)
             with contextlib.suppress(OSError):
                 remove_tree(temporary, dir_fd=top)
+            if isinstance(error, OSError) and not isinstance(error, ContainerlibError):
+                raise self._failed("make", id, error) from error
             raise
         return self._path / id
+
+    def _failed(self, doing: str, id: str, error: OSError) -> KernelError:
+        message = f"{doing} the {self._kind} {id[:12]} in {self._path}"
+        return KernelError(message, errno=error.errno or 0, stage="store", path=str(self._path), subject=id)
 
     def _commit(self, temporary: str, id: str, top: int) -> None:
         try:

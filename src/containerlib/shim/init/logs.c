@@ -46,23 +46,25 @@ rotate (struct log *log)
   log->size = 0;
 }
 
+/* All of it, or nothing: a full disk may take the beginning of a line. */
+static bool
+append (struct log *log, const char *data, size_t size)
+{
+  ssize_t n = TEMP_FAILURE_RETRY_ (write (log->fd, data, size));
+
+  if (n > 0 && n < (ssize_t) size && ftruncate (log->fd, log->size) == 0)
+    return false;
+  if (n > 0)
+    log->size += n;
+  return n == (ssize_t) size;
+}
+
 /* A full disk may lose lines, never the container or half a line. */
 static void
 flush (struct log *log, const char *data, size_t size)
 {
-  ssize_t n;
-
-  if (size == 0)
-    return;
-  n = TEMP_FAILURE_RETRY_ (write (log->fd, data, size));
-  if (n == (ssize_t) size)
-    {
-      log->size += size;
-      return;
-    }
-  if (n > 0 && ftruncate (log->fd, log->size) < 0)
-    log->size += n;
-  log->lost += size;
+  if (size > 0 && !append (log, data, size))
+    log->lost += size;
 }
 
 /* Year, month and day of a day since 1970, in the Gregorian calendar: eras of
@@ -112,11 +114,8 @@ note_lost (struct log *log, const struct timespec *now)
   n = prefix (line, sizeof line, now, 1, 'F');
   n += snprintf (line + n, sizeof line - n, "containerlib: %llu bytes of the log were lost: disk full\n",
                  (unsigned long long) log->lost);
-  if (TEMP_FAILURE_RETRY_ (write (log->fd, line, n)) == n)
-    {
-      log->size += n;
-      log->lost = 0;
-    }
+  if (append (log, line, n))
+    log->lost = 0;
 }
 
 void
