@@ -263,6 +263,7 @@ class Inside(Described):
         *tail* counts lines from the end; *since* and *until* are a datetime,
         seconds since 1970, a timedelta or text like ``"10m"`` ago, or RFC 3339.
         """
+        self._engine.store.containers.resolve(self._id)
         data = logs.read_logs(
             self._directory,
             tail=tail,
