@@ -118,9 +118,7 @@ def remains(engine: cl.Engine) -> list[str]:
 
 
 @pytest.mark.parametrize(("call", "place"), CASES)
-def test_a_call_that_fails(
-    traced: str, engine: cl.Engine, busybox: cl.Image, call: str, place: int
-) -> None:
+def test_a_call_that_fails(traced: str, engine: cl.Engine, busybox: cl.Image, call: str, place: int) -> None:
     """
     A system call that fails ends in an error that says so, or in the true result.
     """

@@ -141,7 +141,8 @@ def remove(engine: Engine, id: str, *, force: bool) -> None:
 
 def end_remains(engine: Engine, id: str, state_fd: int) -> None:
     """
-    Processes and groups that a killed monitor may have left.
+    Processes and groups that a killed monitor may have left, even one that
+    was killed before it wrote its first word.
     """
     try:
         record = observing.read_record(state_fd, id)
@@ -149,8 +150,6 @@ def end_remains(engine: Engine, id: str, state_fd: int) -> None:
     except CorruptState:
         left = cgroups.find(id)
     else:
-        if not record.monitor_pid:
-            return
         observing.end_orphan(record)
         left = observing.directories(engine, id, config)
     if left:
