@@ -14,8 +14,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -71,7 +69,7 @@ CASES = [(call, place) for call, places in CALLS.items() for place in places]
 
 
 @pytest.fixture(name="traced", scope="module")
-def _traced() -> Iterator[str]:
+def _traced() -> str:
     """
     A working strace.
     """
@@ -83,7 +81,7 @@ def _traced() -> Iterator[str]:
     tried = subprocess.run([strace, "-qq", "-o", "/dev/null", "true"], check=False, capture_output=True)
     if tried.returncode != 0:
         pytest.skip(f"strace cannot trace here: {tried.stderr.decode().strip()}")
-    yield strace
+    return strace
 
 
 def inject(strace: str, engine: cl.Engine, fault: str, call: str) -> dict[str, object]:
