@@ -34,6 +34,15 @@ def _containerlib_groups() -> set[Path]:
     }
 
 
+def _need_overlay(engine: Engine) -> None:
+    """
+    Skip where nothing is kept, as no container can be set up.
+    """
+    overlay = engine.info().feature("overlay")
+    if not overlay:
+        pytest.skip(str(overlay))
+
+
 def test_describes_this_host(info: HostInfo, tmp_path: Path) -> None:
     """
     The host's own names, the engine's directories and how ids are mapped.
@@ -61,12 +70,11 @@ def test_what_is_missing_has_reason_and_remedy(info: HostInfo) -> None:
     assert [] == [f for f in info.features if f.available and f.remedy]
 
 
-def test_what_is_available_can_be_used(info: HostInfo, busybox: object) -> None:
+def test_what_is_available_can_be_used(info: HostInfo, engine: Engine, busybox: object) -> None:
     """
     Where the base is available, a container on an overlay runs with a filter and a terminal.
     """
-    if not info.feature("overlay"):
-        pytest.skip(str(info.feature("overlay")))
+    _need_overlay(engine)
 
     result = cl.run(
         "busybox", ["sh", "-c", "grep ^Seccomp: /proc/self/status; tty"], network="none", tty=True
@@ -124,7 +132,7 @@ def test_nothing_is_left(tmp_path: Path) -> None:
     Trying leaves no directory, control group, descriptor or process.
     """
     engine = Engine(tmp_path / "root", tmp_path / "run")
-    engine.info()
+    _need_overlay(engine)
     (tmp_path / "run/cache/abilities.json").unlink()
     before = set(os.listdir("/proc/self/fd"))
 
@@ -142,6 +150,7 @@ def test_tried_once_a_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     The second answer comes from the run root and is the same; another boot is tried anew.
     """
     engine = Engine(tmp_path / "root", tmp_path / "run")
+    _need_overlay(Engine(tmp_path / "other"))
     tried = []
     real = probe.try_everything
     monkeypatch.setattr(probe, "try_everything", lambda *args: tried.append(1) or real(*args))
@@ -153,8 +162,6 @@ def test_tried_once_a_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (tmp_path / "run/cache/abilities.json").write_text(json.dumps(document))
     third = engine.info()
 
-    if not first.feature("overlay"):
-        pytest.skip("what cannot be done is not kept")
     assert first == second == third
     assert 2 == len(tried)
 
@@ -167,6 +174,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, content: bytes) -> None:
     Whatever stands in the cache, the answer is right and the file whole afterwards.
     """
     engine = Engine(tmp_path / "root", tmp_path / "run")
+    _need_overlay(engine)
     first = engine.info()
     path = tmp_path / "run/cache/abilities.json"
     path.write_bytes(content)
