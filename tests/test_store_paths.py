@@ -159,3 +159,15 @@ def test_disk_usage(tmp_path: Path) -> None:
     assert sum(everything.values()) == usage.total
     assert usage.containers >= 100_000
     assert usage.images >= 50_000
+
+
+def test_run_root_below_the_root(tmp_path: Path) -> None:
+    """
+    A run root below the root may be used first: the root is made private all the same.
+    """
+    store = Store(tmp_path / "root", tmp_path / "root" / "run")
+
+    store.run_fd()
+    store.root_fd()
+
+    assert 0o700 == (tmp_path / "root").stat().st_mode & 0o777

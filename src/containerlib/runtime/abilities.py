@@ -23,7 +23,7 @@ from typing import Any
 import attrs
 
 from containerlib import shim
-from containerlib.errors import ContainerlibError
+from containerlib.errors import ContainerlibError, NotSupported
 from containerlib.runtime import cgroups, idmap, probe
 from containerlib.runtime.idmap import IdMapping
 from containerlib.runtime.probe import Outcome
@@ -113,8 +113,8 @@ def _try(store: Store, mapping: IdMapping, limits: set[str]) -> _Found:
         outcome = probe.try_everything(store, mapping, limits)
         userns = None if mapping.userns else probe.try_user_namespace(store)
     except (ContainerlibError, OSError) as error:
-        code = error.errno or 0 if isinstance(error, OSError) else 0
-        base = CError(code=0, stage=Stage.IDMAP if not code else Stage.NONE, message=str(error))
+        stage = Stage.IDMAP if isinstance(error, NotSupported) else Stage.NONE
+        base = CError(code=0, stage=stage, message=str(error))
         return _Found(outcome=Outcome(refused={}, base=base))
     unified = cgroups.detect().unified
     refusal = None

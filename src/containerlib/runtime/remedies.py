@@ -29,8 +29,8 @@ REMEDIES = {
     "mount_setattr": f"{_KERNEL}; {_OUTER}",
     "openat2": f"{_KERNEL}; {_OUTER}",
     "pidfd": f"{_KERNEL}; {_OUTER}",
-    "overlay": "load the kernel's module (modprobe overlay), or put the engine's root on ext4, xfs, btrfs or tmpfs, with Engine(root) or CONTAINERLIB_ROOT; "
-    "in a container: on a volume",
+    "overlay": "load the kernel's module (modprobe overlay), or put the engine's root on ext4, xfs, btrfs or "
+    "tmpfs, with Engine(root) or CONTAINERLIB_ROOT; in a container: on a volume",
     "proc": "start the container around this process with all of /proc (docker run --security-opt "
     "systempaths=unconfined, or --privileged); until then containers see this one's processes",
     "terminal": "use a kernel with CONFIG_UNIX98_PTYS; containers without tty=True need none",

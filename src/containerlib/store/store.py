@@ -78,6 +78,8 @@ class Store:
         Return a descriptor of the run root, which this makes if needed.
         """
         if "run" not in self._fds:
+            if self.run_root.is_relative_to(self.root):
+                self.root_fd()  # made private before anything stands in it
             self._keep("run", open_private(self.run_root, option="run_root"))
         return self._fds["run"]
 
