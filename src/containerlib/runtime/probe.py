@@ -85,6 +85,13 @@ class Step:
         )
 
 
+def _identity() -> str:
+    """
+    A name for a trial, with this process's pid for who finds something left.
+    """
+    return f"probe-{os.getpid()}-{os.urandom(6).hex()}"
+
+
 def available_limits(names: set[str]) -> Resources:
     """
     Limits that bind no probe, of those in *names*.
@@ -114,7 +121,7 @@ def try_everything(store: Store, mapping: IdMapping, limits: set[str]) -> Outcom
             os.mkdir(name, 0o755, dir_fd=fd)
         base = Path(os.readlink(f"/proc/self/fd/{fd}"))
         for _ in range(_ROUNDS):
-            identity = f"probe-{os.urandom(8).hex()}"
+            identity = _identity()
             groups = _groups(identity, mapping, limits, refused)
             left = [step for step in steps(store, base, mapping) if step.name not in refused]
             error = run(store, identity, mapping, left, groups, directory_fd=fd)
@@ -133,14 +140,14 @@ def try_user_namespace(store: Store) -> CError | None:
     """
     alone = IdMapping(kind="single")
     with store.workspace("probe") as fd:
-        return run(store, f"probe-{os.urandom(8).hex()}", alone, [], cgroups.CgroupPlan(), directory_fd=fd)
+        return run(store, _identity(), alone, [], cgroups.CgroupPlan(), directory_fd=fd)
 
 
 def try_cgroup_kill(parent: str) -> OSError | None:
     """
     Try to end an empty group below *parent* of version 2 by one write.
     """
-    path = f"{parent}/{cgroups.group_name(f'probe-{os.urandom(8).hex()}')}"
+    path = f"{parent}/{cgroups.group_name(_identity())}"
     try:
         os.mkdir(path)
         try:
