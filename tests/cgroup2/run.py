@@ -39,7 +39,7 @@ TESTS = (
     "tests/test_stats.py",
     "tests/integration",
     "-m",
-    "cgroups",
+    "cgroups or cgroup2",
 )
 
 INIT = """\
@@ -67,7 +67,9 @@ if mount -t tmpfs tmpfs /lib/modules 2>/dev/null; then
   ln -s /usr/lib/uml/modules/* /lib/modules/
   modprobe -a overlay bridge veth 2>/dev/null
 else
-  insmod /usr/lib/uml/modules/*/kernel/fs/overlayfs/overlay.ko 2>/dev/null
+  # Debian's kmod need not be there.
+  module=$(echo /usr/lib/uml/modules/*/kernel/fs/overlayfs/overlay.ko)
+  insmod "$module" 2>/dev/null || busybox insmod "$module"
 fi
 ip link set lo up 2>/dev/null
 hostname uml

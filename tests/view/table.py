@@ -22,6 +22,8 @@ HIDDEN = (
 ).split()
 HIDDEN_LATER = "/sys/devices/virtual/powercap /sys/devices/system/cpu/cpu0/thermal_throttle".split()
 
+READ_ONLY = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger".split()
+
 # Options of a mount that are the kernel's or the build's, not the runtime's.
 _INCIDENTAL = re.compile(
     r"inode64|seclabel|nsdelegate|memory_recursiveprot|favordynmods|(lower|upper|work)dir=.*|nr_inodes=\d+|xino=\w+|index=\w+|nfs_export=\w+"
