@@ -249,7 +249,9 @@ def _helpers_of(base: str) -> Iterator[tuple[int, str]]:
         if not entry.name.isdigit():
             continue
         try:
-            if not (entry / "comm").read_text(encoding="utf-8").startswith("containerlib-in"):
+            name = (entry / "comm").read_text(encoding="utf-8")
+            # Its own name for itself, or that of the memory file while it is young.
+            if not name.startswith(("containerlib", "memfd:container")):
                 continue
             links = [os.readlink(link) for link in (entry / "fd").iterdir()]
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")

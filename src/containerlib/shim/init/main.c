@@ -5,6 +5,10 @@
 #include <sys/stat.h>
 
 #ifdef __SANITIZE_ADDRESS__
+#ifndef CONTAINERLIB_SANITIZE_LOG
+#define CONTAINERLIB_SANITIZE_LOG ""
+#endif
+
 /* Leaks are looked for with ptrace at the end, and a process that may not be
  * traced would wait for that forever.  What one run of the helper allocates
  * ends with it. */
@@ -13,7 +17,7 @@ const char *__asan_default_options (void);
 const char *
 __asan_default_options (void)
 {
-  return "detect_leaks=0:abort_on_error=1";
+  return "detect_leaks=0:abort_on_error=1" CONTAINERLIB_SANITIZE_LOG;
 }
 #endif
 
