@@ -26,6 +26,7 @@ from containerlib.errors import ContainerTimeout, ExitCodeLost
 from containerlib.runtime.client import Deadline, MonitorClient, exit_state
 from containerlib.runtime.exchange import END_OF_TRANSMISSION, Input, exchange
 from containerlib.shim import Msg, State
+from containerlib.types import parse_signal
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # collections.abc has it from 3.12 on
@@ -172,13 +173,15 @@ class Process:
             )
         return self._state.exit_code
 
-    def send_signal(self, signal: int) -> None:
+    def send_signal(self, signal: int | str) -> None:
         """
-        Send *signal* to the process; nothing happens when it has ended.
+        Send *signal*, a number or a name, to the process; nothing happens when
+        it has ended.
         """
+        number = parse_signal(signal, option="signal")
         # No answer is awaited: another thread may be waiting for the end over the same connection.
         with contextlib.suppress(OSError):  # closed or gone: it has ended
-            self._status.send(Msg.KILL, signal)
+            self._status.send(Msg.KILL, number)
 
     def kill(self) -> None:
         """
