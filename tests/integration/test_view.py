@@ -214,3 +214,20 @@ def test_verdicts_are_heard_without_a_filter(image: tuple[cl.Engine, cl.Image]) 
     """
     _, text = _look(image, security_opt=["seccomp=unconfined"])
     assert {"allow"} == {line.split()[1] for line in table.section(text, "verdicts")}
+
+
+@pytest.mark.cgroup2
+def test_exec_has_the_container_s_namespaces(image: tuple[cl.Engine, cl.Image]) -> None:
+    """
+    What exec runs is in every namespace of the first process, and in its control groups.
+    """
+    engine, view = image
+    script = "cd /proc/self; for name in ns/*; do readlink $name; done; cat cgroup"
+    container = cl.Container.run(
+        view, ["/bin/sh", "-c", f"{script}; exec sleep 100"], network="none", init=True, engine=engine
+    )
+    with container:
+        container.wait_until(command="true", timeout=20)
+        expected = container.logs()
+        assert expected == container.exec(["/bin/sh", "-c", script]).stdout
+    assert "cgroup:[" in expected
