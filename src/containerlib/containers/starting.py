@@ -61,6 +61,18 @@ def reap() -> None:
             _children.pop(id_, None)
 
 
+def _disown() -> None:
+    """
+    In a forked child: the monitors are its parent's.
+    """
+    for child in _children.values():
+        child.close()
+    _children.clear()
+
+
+os.register_at_fork(after_in_child=_disown)
+
+
 def forget(id: str) -> None:
     """
     Wait for a monitor that is leaving, if it is this process's child.

@@ -34,21 +34,21 @@ UNKNOWN = 255
 The status of a helper whose end somebody else in this process collected.
 """
 
-_lock = threading.Lock()
-_helper_fd = -1
+_copy: dict[str, int] = {}
 
 
 def helper_fd() -> int:
     """
     A descriptor of this process's sealed copy of the helper.
     """
-    global _helper_fd  # one copy a process
-    if _helper_fd >= 0:
-        return _helper_fd
-    with _lock:
-        if _helper_fd < 0:
-            _helper_fd = _seal_copy()
-    return _helper_fd
+    # No lock, which a fork could leave locked for ever in the child: of two
+    # threads that come here at once, one wins.
+    if (fd := _copy.get("fd")) is None:
+        fd = _seal_copy()
+        if (kept := _copy.setdefault("fd", fd)) != fd:
+            os.close(fd)
+            fd = kept
+    return fd
 
 
 def _seal_copy() -> int:
@@ -101,24 +101,35 @@ class Child:
     A process started by :func:`spawn`: its pid, and a pidfd that cannot be
     mistaken for another process.
 
-    Never waits with ``waitpid(-1)`` and needs no SIGCHLD handler.
+    Never waits with ``waitpid(-1)`` and needs no SIGCHLD handler.  Several
+    threads may hold one.
     """
 
     pid: int
     pidfd: int
     status: int | None = None
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
 
     def poll(self) -> int | None:
         """
-        The wait status once the process has ended, else None.
+        The wait status once the process has ended, else None; None, too,
+        while another thread waits for the end.
         """
-        return self._wait(os.WEXITED | os.WNOHANG)
+        # A descriptor that another thread waits on must not be closed: its
+        # number may soon be that of something else.
+        if not self._lock.acquire(blocking=False):
+            return self.status
+        try:
+            return self._wait(os.WEXITED | os.WNOHANG)
+        finally:
+            self._lock.release()
 
     def wait(self) -> int:
         """
         Wait for the end: the exit code, or minus the signal's number.
         """
-        status = self._wait(os.WEXITED)
+        with self._lock:
+            status = self._wait(os.WEXITED)
         assert status is not None
         return status
 
@@ -149,9 +160,9 @@ class Child:
         """
         Give the pidfd back; the process goes on.
         """
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+        fd, self.pidfd = self.pidfd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def spawn(argv: Sequence[str | bytes], *, fds: Sequence[int], env: Sequence[str] = ()) -> Child:
