@@ -222,12 +222,12 @@ def test_exec_has_the_container_s_namespaces(image: tuple[cl.Engine, cl.Image]) 
     What exec runs is in every namespace of the first process, and in its control groups.
     """
     engine, view = image
-    script = "cd /proc/self; for name in ns/*; do readlink $name; done; cat cgroup"
+    script = "cd /proc/self; for name in ns/*; do readlink $name; done; cat cgroup; echo all"
     container = cl.Container.run(
         view, ["/bin/sh", "-c", f"{script}; exec sleep 100"], network="none", init=True, engine=engine
     )
     with container:
-        container.wait_until(command="true", timeout=20)
+        container.wait_until(log="all", timeout=20)
         expected = container.logs()
         assert expected == container.exec(["/bin/sh", "-c", script]).stdout
     assert "cgroup:[" in expected
