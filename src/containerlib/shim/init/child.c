@@ -257,7 +257,16 @@ cl_child_main (struct cl_child *c)
     {
       /* The container is all around: no step here needs a descriptor. */
       settled = true;
-      if (cl_cgroups_enter (l->cgroups, &err) < 0 || settle (c, &err) < 0)
+      if (cl_cgroups_enter (l->cgroups, &err) < 0)
+        cl_child_fail (c, &err);
+      /* Only now: with nsdelegate, nobody enters a group from outside of his
+       * namespace's root, and the launcher sits outside of the container's. */
+      if (l->cgroupns >= 0 && setns (l->cgroupns, CLONE_NEWCGROUP) < 0)
+        {
+          cl_fail (&err, CL_STAGE_NAMESPACE, errno, "join the cgroup namespace");
+          cl_child_fail (c, &err);
+        }
+      if (settle (c, &err) < 0)
         cl_child_fail (c, &err);
     }
 

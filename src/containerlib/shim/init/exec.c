@@ -76,9 +76,9 @@ cl_exec_inside (const struct cl_plan *plan, const struct cl_cgroups *cgroups, in
 {
   int pid = fork ();
   struct cl_cgroups entries = *cgroups;
-  struct cl_launch l = { .plan = plan, .cgroups = &entries, .mount_fd = -1, .inside = true,
-                         .command = command, .stdio = { -1, output, output } };
-  int keep[2 + CL_MAX_CGROUPS];
+  int mask = joinable (plan);
+  struct cl_launch l = { .plan = plan, .cgroups = &entries, .mount_fd = -1, .inside = true, .cgroupns = (mask & CLONE_NEWCGROUP) ? pidfd : -1, .command = command, .stdio = { -1, output, output } };
+  int keep[3 + CL_MAX_CGROUPS];
   struct cl_launched launched;
   struct cl_error failure = { 0 };
   int status, n;
@@ -91,10 +91,11 @@ cl_exec_inside (const struct cl_plan *plan, const struct cl_cgroups *cgroups, in
   l.self_fd = sys_pidfd_open (getpid (), 0);
   n = cl_cgroups_narrow (&entries, &failure);
   if (n == 0)
-    n = join (pidfd, joinable (plan), &failure);
+    n = join (pidfd, mask & ~CLONE_NEWCGROUP, &failure);
   keep[0] = output;
   keep[1] = l.self_fd;
-  close_others (&entries, keep, 2);
+  keep[2] = pidfd;
+  close_others (&entries, keep, 3);
   if (n < 0 || cl_launch (&l, &launched, &failure) < 0)
     {
       cl_write_all (output, failure.msg, strlen (failure.msg));
@@ -205,7 +206,7 @@ cl_main_exec (int argc, char **argv)
   prctl (PR_SET_NAME, "containerlib", 0, 0, 0);
   cl_score_open ();
   prctl (PR_SET_DUMPABLE, 0, 0, 0, 0);
-  x.launch = (struct cl_launch){ .plan = &x.plan, .cgroups = &x.cgroups, .mount_fd = -1, .inside = true };
+  x.launch = (struct cl_launch){ .plan = &x.plan, .cgroups = &x.cgroups, .mount_fd = -1, .inside = true, .cgroupns = -1 };
   x.launch.self_fd = sys_pidfd_open (getpid (), 0);
 
   if (cl_plan_map (&x.plan, &err) < 0)
@@ -215,11 +216,13 @@ cl_main_exec (int argc, char **argv)
   x.launch.flags = x.flags;
   /* Opened before the namespaces change: the host's paths are not there. */
   if (cl_cgroups_open (&x.cgroups, &x.plan, false, &err) < 0
-      || cl_cgroups_narrow (&x.cgroups, &err) < 0 || join (x.target, x.mask, &err) < 0)
+      || cl_cgroups_narrow (&x.cgroups, &err) < 0
+      || join (x.target, x.mask & ~CLONE_NEWCGROUP, &err) < 0)
     goto fail;
-  close (x.target);
+  x.launch.cgroupns = (x.mask & CLONE_NEWCGROUP) ? x.target : -1;
   if (cl_launch (&x.launch, &x.launched, &err) < 0)
     goto fail;
+  close (x.target);
   for (int i = 0; i < 3; i++)
     if (x.launch.stdio[i] >= 0)
       close (x.launch.stdio[i]);
