@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.5"
 nox.options.error_on_external_run = True
@@ -43,6 +45,25 @@ def build_wheel(session: nox.Session) -> str:
     return str(wheel)
 
 
+def debian(session: nox.Session) -> dict[str, str]:
+    """
+    Make a Debian for the tests of a real distribution, once for all sessions; return their environment.
+    """
+    directory = Path(session.cache_dir) / "debian"
+    if not list(directory.glob("*.tar")) and shutil.which("mmdebstrap"):
+        directory.mkdir(exist_ok=True)
+        mode = "root" if os.geteuid() == 0 else "unshare"
+        partial = directory / "partial"
+        command = ("mmdebstrap", "--quiet", f"--mode={mode}", "--variant=minbase", "--format=tar", "bookworm")
+        try:
+            # nox's own temporary directory is closed to the other ids that mmdebstrap works with.
+            session.run(*command, str(partial), env={"TMPDIR": "/var/tmp"}, external=True)
+            partial.rename(directory / "bookworm.tar")
+        except CommandFailed:
+            session.warn("no Debian can be made here: its tests are skipped")
+    return {"CONTAINERLIB_TEST_DEBIAN": str(directory.resolve())} if list(directory.glob("*.tar")) else {}
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """
@@ -50,7 +71,9 @@ def tests(session: nox.Session) -> None:
     """
     wheel = build_wheel(session)
     session.install(wheel, "virtualenv", *group("tests"))
-    session.run("python", "tests/lanes.py", "--wheel", wheel, *PARALLEL, *session.posargs)
+    session.run(
+        "python", "tests/lanes.py", "--wheel", wheel, *PARALLEL, *session.posargs, env=debian(session)
+    )
 
 
 @nox.session
@@ -104,24 +127,22 @@ def sanitize(session: nox.Session) -> None:
     runtime = subprocess.run(
         ["cc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
     ).stdout.strip()
-    session.run(
-        "python",
-        "-m",
-        "pytest",
-        *PARALLEL,
-        *session.posargs,
-        env={
-            # Python itself is not built with it, so the runtime must be loaded first.
-            "LD_PRELOAD": os.path.realpath(runtime),
-            # pytest swallows standard error: reports go to files.
-            # Leaks: CPython's own at exit are not ours to report.
-            "ASAN_OPTIONS": f"detect_leaks=0:log_path={reports}/python",
-            "UBSAN_OPTIONS": "print_stacktrace=1",
-            "CONTAINERLIB_TEST_LANE": "root" if os.geteuid() == 0 else "user",
-            "CONTAINERLIB_TEST_SANITIZE": "1",
-            "CONTAINERLIB_FUZZ_SECONDS": "20",
-        },
-    )
+    environment = {
+        # Python itself is not built with it, so the runtime must be loaded first.
+        "LD_PRELOAD": os.path.realpath(runtime),
+        # pytest swallows standard error: reports go to files.
+        # Leaks: CPython's own at exit are not ours to report.
+        "ASAN_OPTIONS": f"detect_leaks=0:log_path={reports}/python",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "CONTAINERLIB_TEST_LANE": "root" if os.geteuid() == 0 else "user",
+        "CONTAINERLIB_TEST_SANITIZE": "1",
+        "CONTAINERLIB_FUZZ_SECONDS": "20",
+        **debian(session),
+    }
+    # A short path: tests bind sockets, and the name of one has 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="san-", dir="/var/tmp") as directory:
+        environment["TMPDIR"] = directory
+        session.run("python", "-m", "pytest", *PARALLEL, *session.posargs, env=environment)
     found = sorted(reports.iterdir())
     for report in found:
         session.log(report.read_text(errors="replace"))

@@ -33,7 +33,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parent.parent
@@ -57,15 +57,15 @@ def main() -> int:
     # The whole suite's lane comes last: its closing line is the one that is read.
     results: dict[str, int] = {}
     lanes = options.lane or ["single-id", "user", "root"]
-    with ExitStack() as stack:
+    with _workspace() as workspace:
         python = ""
         for lane in lanes:
             print(f"\n==== lane {lane} ====", flush=True)
             if lane == "root":
-                results[lane] = _run([sys.executable, *PYTEST, *arguments], lane=lane)
+                base = f"--basetemp={workspace / 'root'}"
+                results[lane] = _run([sys.executable, *PYTEST, base, *arguments], lane=lane)
                 continue
             if not python:
-                workspace = stack.enter_context(_workspace())
                 python = _environment(workspace, options.wheel)
             results[lane] = _run_as_user(lane, workspace, python, arguments)
     failed = [lane for lane, code in results.items() if code]
@@ -110,9 +110,9 @@ def _run_as_user(lane: str, workspace: Path, python: str, arguments: Sequence[st
             "USER": user.pw_name,
             "XDG_RUNTIME_DIR": str(home / "run"),
         }
-        environment.update(
-            {k: v for k, v in os.environ.items() if k.startswith(("CONTAINERLIB_FUZZ", "HYPOTHESIS"))}
-        )
+        environment.update({k: v for k, v in os.environ.items() if k.startswith("CONTAINERLIB_FUZZ")})
+        if debian := os.environ.get("CONTAINERLIB_TEST_DEBIAN"):
+            environment["CONTAINERLIB_TEST_DEBIAN"] = _share(Path(debian), workspace)
         try:
             code = subprocess.run(
                 [python, *PYTEST, f"--basetemp={home / 't'}", *arguments],
@@ -129,6 +129,16 @@ def _run_as_user(lane: str, workspace: Path, python: str, arguments: Sequence[st
         if left:
             print(f"still running after lane {lane}: {'; '.join(left)}", file=sys.stderr)
         return code or bool(left)
+
+
+def _share(directory: Path, workspace: Path) -> str:
+    """
+    A copy of *directory* that the users can read.
+    """
+    copy = workspace / directory.name
+    if not copy.exists():
+        shutil.copytree(directory, copy)
+    return str(copy)
 
 
 @contextmanager
