@@ -279,3 +279,39 @@ def test_interpreter_exit_ends_what_is_owned(program, busybox, ended, eventually
     child.end()
     assert ended(pid)
     eventually(lambda: not remains())
+
+
+def test_a_fork_at_any_moment_holds_nothing_up(program, busybox):
+    """Children forked by another thread while containers start keep no stream and no lock of theirs."""
+    child = program(
+        """
+        import warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of forks beside threads
+        results, children = [], []
+        def runs():
+            with engine:
+                for _ in range(15):
+                    done = cl.run("busybox", ["cat"], input="x" * 100, network="none")
+                    container = cl.Container.run("busybox", ["cat"], network="none")
+                    container.wait()
+                    container.remove()
+                    results.append(done.stdout)
+        thread = threading.Thread(target=runs)
+        thread.start()
+        while thread.is_alive():
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(60)
+                signal.pause()
+            children.append(pid)
+            thread.join(0.004)
+            if len(children) > 400:
+                break
+        thread.join()
+        print(results == ["x" * 100] * 15, len(cl.Container.list(all=True)))
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        """
+    )
+    assert "True 0\n" == child.end()

@@ -25,6 +25,7 @@ from containerlib.errors import (
 from containerlib.runtime.attachment import Attachment
 from containerlib.runtime.client import Deadline, MonitorGone
 from containerlib.runtime.exchange import exchange
+from containerlib.runtime.forks import not_inherited
 from containerlib.types import Completed
 
 if TYPE_CHECKING:
@@ -91,7 +92,8 @@ def _execute(
         stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC)
         pipes += [fd for fd in (stdin_write, stdout_read, stderr_read) if fd >= 0]
         try:
-            started = starting.start(engine, config, streams=(stdin_read, stdout_write, stderr_write))
+            with not_inherited(stdin_read, stdin_write, stdout_write, stderr_write):
+                started = starting.start(engine, config, streams=(stdin_read, stdout_write, stderr_write))
         finally:
             for fd in (stdin_read, stdout_write, stderr_write):
                 if fd >= 0:
@@ -99,15 +101,16 @@ def _execute(
         if stdin_write >= 0:
             pipes.remove(stdin_write)  # exchange closes it when the input is used up
         try:
-            done = exchange(
-                started.status,
-                stdin=stdin_write if stdin_write >= 0 else None,
-                stdout=stdout_read,
-                stderr=stderr_read,
-                input=input,
-                encoding=encoding,
-                deadline=Deadline(timeout),
-            )
+            with not_inherited(stdin_write):
+                done = exchange(
+                    started.status,
+                    stdin=stdin_write if stdin_write >= 0 else None,
+                    stdout=stdout_read,
+                    stderr=stderr_read,
+                    input=input,
+                    encoding=encoding,
+                    deadline=Deadline(timeout),
+                )
         except ContainerTimeout as error:
             raise _end_late(engine, config, started, error, timeout) from None
         _finish(engine, config, started, done)

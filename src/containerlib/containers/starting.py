@@ -19,6 +19,7 @@ from containerlib.errors import Conflict, ContainerlibError, ContainerNotFound, 
 from containerlib.images import library
 from containerlib.runtime import cgroups, launch
 from containerlib.runtime.client import Deadline
+from containerlib.runtime.forks import not_inherited
 from containerlib.runtime.launch import Launch, Peer, Started
 from containerlib.runtime.rootfs import Overlay, RootFilesystem
 from containerlib.shim import Status
@@ -181,6 +182,7 @@ def start(
     with contextlib.ExitStack() as stack:
         state_fd = lock_state(engine, id_, doing="started")
         stack.callback(os.close, state_fd)
+        stack.enter_context(not_inherited(state_fd))
         end_leftovers(engine, config, state_fd)
         directory_fd = store.containers.open(id_)
         stack.callback(os.close, directory_fd)

@@ -17,6 +17,7 @@ from typing import IO, Any
 import attrs
 
 from containerlib.errors import ContainerTimeout
+from containerlib.runtime import forks
 from containerlib.runtime.client import Deadline, MonitorClient, exit_state
 from containerlib.shim import Msg, State
 
@@ -108,7 +109,7 @@ class _Exchange:
                 self.poller.register(stdin, select.POLLOUT)
             else:
                 self.feed = None
-                os.close(stdin)
+                forks.close(stdin)
         self.poller.register(self.status, select.POLLIN)
 
     def loop(self) -> None:
@@ -167,7 +168,7 @@ class _Exchange:
             self.source.end_line(fd)
         else:
             self.poller.unregister(fd)
-            os.close(fd)
+            forks.close(fd)
 
     def output(self, fd: int | None) -> bytes:
         """
@@ -186,7 +187,7 @@ class _Exchange:
         Close the input if it was not used up.
         """
         if self.feed is not None and not self.terminal:
-            os.close(self.feed)
+            forks.close(self.feed)
             self.feed = None
 
 
