@@ -34,10 +34,11 @@ How long a racer runs.
 _EXCHANGE = """
 import ctypes, sys
 libc = ctypes.CDLL(None, use_errno=True)
-one, other = (word.encode() for word in sys.argv[1:3])
+words = [word.encode() for word in sys.argv[1:]]
+pairs = list(zip(words[::2], words[1::2])) * max(1, 128 // len(words))
 print(flush=True)
 while True:
-    for _ in range(64):
+    for one, other in pairs:
         libc.renameat2(-100, one, -100, other, 2)
 """
 
@@ -66,20 +67,23 @@ def _start(engine: cl.Engine) -> Callable[..., cl.Container]:
     return partial(_settled, cl.Container.run, engine)
 
 
-def _settled(call: Callable[..., Any], engine: cl.Engine, image: str = "busybox", command: Any = None, **options: Any) -> Any:
+def _settled(
+    call: Callable[..., Any], engine: cl.Engine, image: str = "busybox", command: Any = None, **options: Any
+) -> Any:
     return call(image, command or ["sleep", "1000"], **{"network": "none", "engine": engine} | options)
 
 
 @pytest.fixture(name="hostile")
-def _hostile(
-    engine: cl.Engine, busybox_rootfs: Path, tmp_path: Path
-) -> Callable[..., str]:
+def _hostile(engine: cl.Engine, busybox_rootfs: Path, tmp_path: Path) -> Callable[..., str]:
     """
     Make an image of busybox that *change* has worked on, and return its name.
     """
 
     def make(
-        change: Callable[[Path], object] | None = None, *, name: str = "hostile", config: Mapping[str, Any] | None = None
+        change: Callable[[Path], object] | None = None,
+        *,
+        name: str = "hostile",
+        config: Mapping[str, Any] | None = None,
     ) -> str:
         top = tmp_path / f"{name}-rootfs"
         shutil.copytree(busybox_rootfs, top, symlinks=True)
@@ -126,7 +130,9 @@ class Canary:
                 if name in files and not os.path.islink(path):
                     with open(path, "rb") as file:
                         content = hashlib.file_digest(file, "sha256").hexdigest()
-                found.append(f"{path} {state.st_mode:o} {state.st_uid} {state.st_gid} {state.st_nlink} {content}")
+                found.append(
+                    f"{path} {state.st_mode:o} {state.st_uid} {state.st_gid} {state.st_nlink} {content}"
+                )
         return sorted(found)
 
     def check(self) -> None:
@@ -147,15 +153,16 @@ def _canary(tmp_path: Path) -> Iterator[Canary]:
 
 
 @pytest.fixture(name="exchange")
-def _exchange() -> Callable[[Path, Path], contextlib.AbstractContextManager[None]]:
+def _exchange() -> Callable[..., contextlib.AbstractContextManager[None]]:
     """
-    Exchange two names without a pause in a process of its own, for the length of a block.
+    Exchange two names, or more pairs in turn, without a pause in a process of
+    its own, for the length of a block.
     """
 
     @contextlib.contextmanager
-    def racing(one: Path, other: Path) -> Iterator[None]:
+    def racing(*names: Path) -> Iterator[None]:
         with subprocess.Popen(
-            [sys.executable, "-c", _EXCHANGE, str(one), str(other)], stdout=subprocess.PIPE
+            [sys.executable, "-c", _EXCHANGE, *map(str, names)], stdout=subprocess.PIPE
         ) as racer:
             assert racer.stdout is not None
             racer.stdout.readline()

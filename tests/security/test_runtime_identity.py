@@ -74,7 +74,7 @@ USERS: list[tuple[str | int, tuple[int, int] | None]] = [
     ("0x1", None),
     ("1e0", None),
     ("1.0", None),
-    ("١", None),  # noqa: RUF001  # a digit to str.isdigit
+    ("١", None),  # a digit to str.isdigit
     ("user:nobody-s-group", None),
     ("no-such-user", None),
     (":", None),
@@ -87,7 +87,9 @@ USERS: list[tuple[str | int, tuple[int, int] | None]] = [
 
 
 @pytest.mark.parametrize(("user", "expected"), USERS, ids=[repr(user) for user, _ in USERS])
-def test_user_strings(run: Run, start: Start, busybox: cl.Image, user: str | int, expected: tuple[int, int] | None) -> None:
+def test_user_strings(
+    run: Run, start: Start, busybox: cl.Image, user: str | int, expected: tuple[int, int] | None
+) -> None:
     """
     Each way to write a user means that user in run and in exec, or is refused;
     none falls back to root (CVE-2026-30892, CVE-2024-40635).
@@ -105,7 +107,18 @@ def test_user_strings(run: Run, start: Start, busybox: cl.Image, user: str | int
 
 
 @pytest.mark.parametrize(
-    "user", ["4294967295", "4294967296", "18446744073709551616", "1:4294967296", "-1", "no-such", "1:no-such", ":no-such", "1:2:3"]
+    "user",
+    [
+        "4294967295",
+        "4294967296",
+        "18446744073709551616",
+        "1:4294967296",
+        "-1",
+        "no-such",
+        "1:no-such",
+        ":no-such",
+        "1:2:3",
+    ],
 )
 def test_the_helper_parses_as_strictly(
     run: Run, busybox: cl.Image, monkeypatch: pytest.MonkeyPatch, user: str
@@ -131,7 +144,9 @@ def add_line(file: str, *lines: str) -> Callable[[Path], None]:
 
     def change(top: Path) -> None:
         path = top / file
-        path.write_text("".join(f"{line}\n" for line in lines) + path.read_text(encoding="utf-8"), encoding="utf-8")
+        path.write_text(
+            "".join(f"{line}\n" for line in lines) + path.read_text(encoding="utf-8"), encoding="utf-8"
+        )
 
     return change
 
@@ -182,7 +197,9 @@ def test_a_line_that_never_ends(run: Run, hostile: Hostile) -> None:
     A line longer than any buffer is left out, and what follows it is no line
     of its own.
     """
-    image = hostile(add_line("etc/passwd", "x" * 65534 + "evil:x:0:0::/:/bin/sh", "y" * 200000, "good:x:5:6::/:/bin/sh"))
+    image = hostile(
+        add_line("etc/passwd", "x" * 65534 + "evil:x:0:0::/:/bin/sh", "y" * 200000, "good:x:5:6::/:/bin/sh")
+    )
 
     assert (5, 6) == ids(run(image, IDS, user="good").stdout)
     with pytest.raises(UserNotFound):
@@ -296,7 +313,12 @@ def test_passwd_made_a_trap_while_it_runs(start: Start, busybox: cl.Image, share
     The same when the container lays the trap itself, with a device, too.
     """
     container = start()
-    for make in ("mkfifo /etc/passwd", "ln -s /proc/1/fd/0 /etc/passwd", "mkdir /etc/passwd", "mknod /etc/passwd c 1 5 || mkfifo /etc/passwd"):
+    for make in (
+        "mkfifo /etc/passwd",
+        "ln -s /proc/1/fd/0 /etc/passwd",
+        "mkdir /etc/passwd",
+        "mknod /etc/passwd c 1 5 || mkfifo /etc/passwd",
+    ):
         container.exec(["sh", "-c", f"rm -rf /etc/passwd; {make}"])
         with pytest.raises(UserNotFound):
             container.exec(IDS, user="user", timeout=20)
@@ -306,9 +328,7 @@ def test_passwd_made_a_trap_while_it_runs(start: Start, busybox: cl.Image, share
 # ---- nothing of the container's is executed outside ---------------------------------
 
 
-def test_no_program_of_the_image_runs_unasked(
-    run: Run, start: Start, hostile: Hostile, shared: Path
-) -> None:
+def test_no_program_of_the_image_runs_unasked(run: Run, start: Start, hostile: Hostile, shared: Path) -> None:
     """
     Starting, looking up users, listing processes, measuring, reading logs and
     stopping execute nothing of the image's: not its ps, xz, id, getent or
@@ -320,7 +340,21 @@ def test_no_program_of_the_image_runs_unasked(
         (top / "bin/true").unlink()
         (top / "bin/sleep").unlink()
         (top / "bin/sleep").symlink_to("sleeper")
-        for name in ("ps", "top", "xz", "unpigz", "gzip", "id", "getent", "newuidmap", "mount", "cat", "ls", "tar", "modprobe"):
+        for name in (
+            "ps",
+            "top",
+            "xz",
+            "unpigz",
+            "gzip",
+            "id",
+            "getent",
+            "newuidmap",
+            "mount",
+            "cat",
+            "ls",
+            "tar",
+            "modprobe",
+        ):
             for directory in ("bin", "usr/bin", "sbin", "usr/local/bin"):
                 path = top / directory / name
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -329,7 +363,9 @@ def test_no_program_of_the_image_runs_unasked(
                 path.chmod(0o755)
 
     image = hostile(change)
-    container = start(image, ["sleep", "1000"], user="user:staff", group_add=["audio"], volumes={shared: "/shared"})
+    container = start(
+        image, ["sleep", "1000"], user="user:staff", group_add=["audio"], volumes={shared: "/shared"}
+    )
     container.exec(["test", "x"], user="user")
     container.top()
     container.stats()
@@ -344,9 +380,7 @@ def test_no_program_of_the_image_runs_unasked(
 
 
 @pytest.mark.parametrize("name", ["libnss_files.so.2", "ld.so.preload"])
-def test_no_library_of_the_image_is_loaded(
-    start: Start, hostile: Hostile, shared: Path, name: str
-) -> None:
+def test_no_library_of_the_image_is_loaded(start: Start, hostile: Hostile, shared: Path, name: str) -> None:
     """
     Names are looked up without the container's name service libraries: they
     are not even opened (CVE-2019-14271).

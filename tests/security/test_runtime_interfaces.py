@@ -255,7 +255,9 @@ def _open_umask() -> Iterator[None]:
     os.umask(old)
 
 
-def test_the_monitor_s_socket_is_private(open_umask: None, engine: cl.Engine, hostile: Hostile, start: Start) -> None:
+def test_the_monitor_s_socket_is_private(
+    open_umask: None, engine: cl.Engine, hostile: Hostile, start: Start
+) -> None:
     """
     Whatever the caller's umask, the socket has mode 0600 in a directory of
     mode 0700 (CVE-2020-15257, CVE-2021-41091).
@@ -466,7 +468,14 @@ def test_a_client_that_never_reads(start: Start, busybox: cl.Image, connect: Any
     An attached client that reads nothing holds up the container's output, not
     its monitor: others are answered, and when it leaves all goes on.
     """
-    container = start(command=["sh", "-c", "read x; i=0; while [ $i -lt 3000 ]; do echo $i 0123456789012345678901234567890123456789012345678901234567890123456789; i=$((i+1)); done; echo done; sleep 1000"], stdin_open=True)
+    container = start(
+        command=[
+            "sh",
+            "-c",
+            "read x; i=0; while [ $i -lt 3000 ]; do echo $i 0123456789012345678901234567890123456789012345678901234567890123456789; i=$((i+1)); done; echo done; sleep 1000",
+        ],
+        stdin_open=True,
+    )
     lazy = connect(container)
     lazy.send(message(Msg.ATTACH, 7))
     lazy.send(message(Msg.STDIN, 0, b"\n"))
@@ -505,13 +514,30 @@ def test_labels_are_only_data(run: Run, hostile: Hostile, start: Start) -> None:
     Labels of an image set no option (CVE-2026-53488, CVE-2026-53492).
     """
     names = (
-        "privileged", "cap_add", "security_opt", "network", "pid", "volumes", "devices", "run", "io.containerlib.privileged",
-        "io.podman.annotations.privileged", "io.podman.annotations.seccomp", "io.kubernetes.cri.container-type",
-        "org.systemd.property.DeviceAllow", "run.oci.keep_original_groups", "org.criu.config", "io.containers.trace-syscall",
+        "privileged",
+        "cap_add",
+        "security_opt",
+        "network",
+        "pid",
+        "volumes",
+        "devices",
+        "run",
+        "io.containerlib.privileged",
+        "io.podman.annotations.privileged",
+        "io.podman.annotations.seccomp",
+        "io.kubernetes.cri.container-type",
+        "org.systemd.property.DeviceAllow",
+        "run.oci.keep_original_groups",
+        "org.criu.config",
+        "io.containers.trace-syscall",
     )
     labels = dict.fromkeys(names, "true")
     config = {"Labels": labels}
-    command = ["sh", "-c", "grep -E 'Cap|Seccomp:|NoNew' /proc/self/status; cut -d' ' -f5 /proc/self/mountinfo; ls /dev"]
+    command = [
+        "sh",
+        "-c",
+        "grep -E 'Cap|Seccomp:|NoNew' /proc/self/status; cut -d' ' -f5 /proc/self/mountinfo; ls /dev",
+    ]
     plain, labelled = hostile(name="plain"), hostile(name="labelled", config=config)
 
     assert run(plain, command).stdout == run(labelled, command).stdout
@@ -526,7 +552,14 @@ def test_the_image_s_environment_is_only_for_inside(run: Run, hostile: Hostile, 
     container only, not what starts it.
     """
     made = tmp_path / "made"
-    config = {"Env": [f"LD_PRELOAD={tmp_path}/evil.so", f"PYTHONSTARTUP={made}", "MALLOC_CHECK_=3", f"CONTAINERLIB_ROOT={made}"]}
+    config = {
+        "Env": [
+            f"LD_PRELOAD={tmp_path}/evil.so",
+            f"PYTHONSTARTUP={made}",
+            "MALLOC_CHECK_=3",
+            f"CONTAINERLIB_ROOT={made}",
+        ]
+    }
     image = hostile(config=config)
 
     assert "ok\n" == run(image, ["echo", "ok"]).stdout

@@ -51,7 +51,9 @@ def replace_by_link(name: str, target: str) -> Callable[[Path], None]:
 
 @pytest.mark.parametrize("name", ["proc", "sys", "dev"])
 @pytest.mark.parametrize("inside", [True, False])
-def test_system_directories_that_are_links(run: Run, hostile: Hostile, canary: Any, name: str, inside: bool) -> None:
+def test_system_directories_that_are_links(
+    run: Run, hostile: Hostile, canary: Any, name: str, inside: bool
+) -> None:
     """
     A root file system whose /proc, /sys or /dev is a link is refused, and
     what the link leads to stays as it is, within the root or outside
@@ -65,7 +67,9 @@ def test_system_directories_that_are_links(run: Run, hostile: Hostile, canary: A
     canary.check()
 
 
-@pytest.mark.parametrize("name", ["dev/pts", "dev/shm", "dev/mqueue", "dev/console", "dev/null", "dev/ptmx", "sys/fs/cgroup"])
+@pytest.mark.parametrize(
+    "name", ["dev/pts", "dev/shm", "dev/mqueue", "dev/console", "dev/null", "dev/ptmx", "sys/fs/cgroup"]
+)
 def test_links_below_the_system_directories(run: Run, hostile: Hostile, canary: Any, name: str) -> None:
     """
     Links that the image has below /dev and /sys are covered, not followed.
@@ -132,7 +136,9 @@ def test_settings_of_the_host(run: Run, busybox: cl.Image, key: str) -> None:
         run(command=["true"], sysctls={key: "1"})
 
 
-@pytest.mark.parametrize("key", ["../version", "net/../../version", "../self/comm", "net/.."])
+@pytest.mark.parametrize(
+    "key", ["../{pid}/oom_score_adj", "net/../../{pid}/oom_score_adj", "../version", "net/.."]
+)
 def test_the_helper_keeps_settings_below_proc_sys(
     run: Run, busybox: cl.Image, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
@@ -141,10 +147,11 @@ def test_the_helper_keeps_settings_below_proc_sys(
     /proc/sys (CVE-2025-52881: /proc/sysrq-trigger).
     """
     original = launch._add_kernel_settings
+    value = Path("/proc/self/oom_score_adj").read_text(encoding="ascii").strip()
 
     def add(plan: Any, config: Any, *, userns: bool) -> None:
         original(plan, config, userns=userns)
-        plan.add(Op.SYSCTL, strings=(key, "x"))
+        plan.add(Op.SYSCTL, strings=(key.format(pid=os.getpid()), value))
 
     monkeypatch.setattr(launch, "_add_kernel_settings", add)
 
@@ -155,7 +162,19 @@ def test_the_helper_keeps_settings_below_proc_sys(
 # ---- volumes over /proc --------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", ["/proc", "/proc/self/attr", "/proc/sys", "/proc/1", "/proc/sysrq-trigger", "/link/attr", "/tmp/../proc/self", "//proc//"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/proc",
+        "/proc/self/attr",
+        "/proc/sys",
+        "/proc/1",
+        "/proc/sysrq-trigger",
+        "/link/attr",
+        "/tmp/../proc/self",
+        "//proc//",
+    ],
+)
 def test_volumes_over_proc(run: Run, hostile: Hostile, canary: Any, target: str) -> None:
     """
     No volume may cover part of /proc, by whatever name (CVE-2019-16884).
@@ -250,7 +269,10 @@ def test_a_false_console(run: Run, busybox: cl.Image, canary: Any, tmp_path: Pat
         source.write_text("as it was", encoding="utf-8")
 
     result = run(
-        command=["sh", "-c", "echo written >/dev/console"], tty=True, volumes={source: "/dev/console"}, timeout=20
+        command=["sh", "-c", "echo written >/dev/console"],
+        tty=True,
+        volumes={source: "/dev/console"},
+        timeout=20,
     )
 
     assert "written\r\n" == result.stdout
@@ -272,7 +294,9 @@ def test_a_false_terminal(run: Run, busybox: cl.Image, shared: Path, canary: Any
 # ---- where volumes come from and go to -----------------------------------------
 
 
-@pytest.mark.parametrize("target", ["/link", "/link/", "/link//", "/link/made", "/link/made/", "/link/inner/file"])
+@pytest.mark.parametrize(
+    "target", ["/link", "/link/", "/link//", "/link/made", "/link/made/", "/link/inner/file"]
+)
 def test_targets_through_links(run: Run, hostile: Hostile, canary: Any, shared: Path, target: str) -> None:
     """
     A link in a target is followed inside the root, with and without a slash at
@@ -324,7 +348,9 @@ def test_absolute_links_inside_the_root_work(run: Run, hostile: Hostile, shared:
     assert "here\n" == result.stdout
 
 
-@pytest.mark.parametrize("subpath", ["link", "link/inner", "dir/../link", "dir/../../canary", "/etc", "..", "dir/up"])
+@pytest.mark.parametrize(
+    "subpath", ["link", "link/inner", "dir/../link", "dir/../../canary", "/etc", "..", "dir/up"]
+)
 def test_sub_paths_stay_in_their_volume(
     run: Run, busybox: cl.Image, shared: Path, canary: Any, subpath: str
 ) -> None:
@@ -362,13 +388,19 @@ def test_a_read_only_volume(run: Run, busybox: cl.Image, shared: Path, read_only
     """
     mount = Mount(type="bind", source=str(shared), target="/v", read_only=read_only)
 
-    result = run(command=["sh", "-c", "echo x >/v/x; mount -o remount,rw /v; echo x >/v/x"], volumes=[mount], check=False)
+    result = run(
+        command=["sh", "-c", "echo x >/v/x; mount -o remount,rw /v; echo x >/v/x"],
+        volumes=[mount],
+        check=False,
+    )
 
     assert read_only == (not (shared / "x").exists()), result.stderr
 
 
 @pytest.mark.root
-def test_a_read_only_volume_with_mounts_below(engine: cl.Engine, run: Run, busybox: cl.Image, shared: Path) -> None:
+def test_a_read_only_volume_with_mounts_below(
+    engine: cl.Engine, run: Run, busybox: cl.Image, shared: Path
+) -> None:
     """
     What is mounted below a read-only volume is read-only, too.
     """
@@ -413,12 +445,16 @@ def test_no_mount_of_the_host_is_left(run: Run, busybox: cl.Image, mounts_in: Mo
     found = mounts_in(run(command=["cat", "/proc/self/mountinfo"]).stdout)
     known = ("/proc", "/sys", "/dev", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 
-    assert [] == [t for t in found if t != "/" and not any(t == top or t.startswith(top + "/") for top in known)]
+    assert [] == [
+        t for t in found if t != "/" and not any(t == top or t.startswith(top + "/") for top in known)
+    ]
 
 
 @pytest.mark.parametrize("cgroup", ["private", "host"])
 @pytest.mark.parametrize("network", ["none", "host"])
-def test_control_groups_are_read_only(run: Run, mounts_in: Mounts, busybox: cl.Image, cgroup: str, network: str) -> None:
+def test_control_groups_are_read_only(
+    run: Run, mounts_in: Mounts, busybox: cl.Image, cgroup: str, network: str
+) -> None:
     """
     Every mount at and below /sys/fs/cgroup is read-only, with a cgroup
     namespace and without, with the host's network (where a user has the
@@ -474,8 +510,8 @@ def test_read_only_paths(run: Run, busybox: cl.Image) -> None:
     """
     program = (
         f"for p in {' '.join(READONLY_PATHS)}; do [ -e $p ] || continue; "
-        "grep -q \" $p ro,\" /proc/self/mountinfo || echo open $p; done; "
-        "echo h >/proc/sysrq-trigger && echo written; echo 1 >/proc/sys/kernel/panic && echo written; true"
+        'grep -q " $p ro," /proc/self/mountinfo || echo open $p; done; '
+        "(: >>/proc/sysrq-trigger) && echo open; (: >>/proc/sys/kernel/panic) && echo open; true"
     )
 
     assert "" == run(command=["sh", "-c", program]).stdout
@@ -506,7 +542,10 @@ def _visible_engine() -> Any:
             container.remove(force=True)
 
 
-@pytest.mark.parametrize("prefix", ["", "/proc/1/root", "/proc/self/root", "/proc/self/cwd/..", "/proc/1/root/proc/1/root", "/var/tmp/.."])
+@pytest.mark.parametrize(
+    "prefix",
+    ["", "/proc/1/root", "/proc/self/root", "/proc/self/cwd/..", "/proc/1/root/proc/1/root", "/var/tmp/.."],
+)
 def test_the_engine_is_hidden_from_the_host_image(visible_engine: cl.Engine, prefix: str) -> None:
     """
     The directories of the engine show empty in the host image, by every road.

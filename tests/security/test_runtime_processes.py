@@ -236,7 +236,9 @@ def test_a_working_directory_in_proc(
             container.exec(["pwd"], working_dir=path)
 
 
-@pytest.mark.parametrize("path", ["/proc/self/fd/7", "/proc/1/root", "/proc/1/cwd/x", "/dev/fd/3", "/proc/thread-self/root"])
+@pytest.mark.parametrize(
+    "path", ["/proc/self/fd/7", "/proc/1/root", "/proc/1/cwd/x", "/dev/fd/3", "/proc/thread-self/root"]
+)
 def test_a_working_directory_that_the_image_sets(
     run: Callable[..., cl.Completed[str]], hostile: Callable[..., str], path: str
 ) -> None:
@@ -320,7 +322,16 @@ def test_the_caller_s_keys_stay_outside(
         assert (-1, []) == (int(read), text)
 
 
-@pytest.mark.parametrize("more", [{}, {"cap_add": ["NET_ADMIN"]}, {"user": "1000"}, {"privileged": True}, {"user": "user", "cap_add": ["ALL"]}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"cap_add": ["NET_ADMIN"]},
+        {"user": "1000"},
+        {"privileged": True},
+        {"user": "user", "cap_add": ["ALL"]},
+    ],
+)
 def test_nothing_is_inheritable(
     run: Callable[..., cl.Completed[str]],
     start: Callable[..., cl.Container],
