@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from containerlib.containers import observing, starting
 from containerlib.errors import Conflict, ContainerlibError, ContainerNotFound, ContainerTimeout, CorruptState
-from containerlib.runtime import cgroups
+from containerlib.runtime import cgroups, forks
 from containerlib.runtime.client import MonitorClient, MonitorGone
 from containerlib.runtime.failures import start_error
 from containerlib.shim import Msg, decode_error
@@ -136,7 +136,7 @@ def remove(engine: Engine, id: str, *, force: bool) -> None:
         end_remains(engine, id, fd)
         _delete(engine, id)
     finally:
-        os.close(fd)
+        forks.close(fd)
 
 
 def end_remains(engine: Engine, id: str, state_fd: int) -> None:

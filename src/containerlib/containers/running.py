@@ -9,7 +9,6 @@ and nothing is copied on the way.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +21,10 @@ from containerlib.errors import (
     ExitCodeLost,
     InvalidOption,
 )
+from containerlib.runtime import forks
 from containerlib.runtime.attachment import Attachment
 from containerlib.runtime.client import Deadline, MonitorGone
 from containerlib.runtime.exchange import exchange
-from containerlib.runtime.forks import not_inherited
 from containerlib.types import Completed
 
 if TYPE_CHECKING:
@@ -87,37 +86,35 @@ def _execute(
         return _follow_terminal(engine, config, started, input=input, timeout=timeout, encoding=encoding)
     pipes: list[int] = []
     try:
-        stdin_read, stdin_write = os.pipe2(os.O_CLOEXEC) if input is not None else (-1, -1)
-        stdout_read, stdout_write = os.pipe2(os.O_CLOEXEC)
-        stderr_read, stderr_write = os.pipe2(os.O_CLOEXEC)
+        stdin_read, stdin_write = forks.pipe() if input is not None else (-1, -1)
+        stdout_read, stdout_write = forks.pipe()
+        stderr_read, stderr_write = forks.pipe()
         pipes += [fd for fd in (stdin_write, stdout_read, stderr_read) if fd >= 0]
         try:
-            with not_inherited(stdin_read, stdin_write, stdout_write, stderr_write):
-                started = starting.start(engine, config, streams=(stdin_read, stdout_write, stderr_write))
+            started = starting.start(engine, config, streams=(stdin_read, stdout_write, stderr_write))
         finally:
             for fd in (stdin_read, stdout_write, stderr_write):
                 if fd >= 0:
-                    os.close(fd)
+                    forks.close(fd)
         if stdin_write >= 0:
             pipes.remove(stdin_write)  # exchange closes it when the input is used up
         try:
-            with not_inherited(stdin_write):
-                done = exchange(
-                    started.status,
-                    stdin=stdin_write if stdin_write >= 0 else None,
-                    stdout=stdout_read,
-                    stderr=stderr_read,
-                    input=input,
-                    encoding=encoding,
-                    deadline=Deadline(timeout),
-                )
+            done = exchange(
+                started.status,
+                stdin=stdin_write if stdin_write >= 0 else None,
+                stdout=stdout_read,
+                stderr=stderr_read,
+                input=input,
+                encoding=encoding,
+                deadline=Deadline(timeout),
+            )
         except ContainerTimeout as error:
             raise _end_late(engine, config, started, error, timeout) from None
         _finish(engine, config, started, done)
         return done.state, done.stdout, done.stderr
     finally:
         for fd in pipes:
-            os.close(fd)
+            forks.close(fd)
 
 
 def _finish(engine: Engine, config: ContainerConfig, started: Started, done: Exchanged | None) -> None:

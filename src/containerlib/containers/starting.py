@@ -17,9 +17,8 @@ from containerlib.containers import observing
 from containerlib.containers.groundwork import compile_cgroups, late_groups, layout_of, network_files
 from containerlib.errors import Conflict, ContainerlibError, ContainerNotFound, ImageNotFound
 from containerlib.images import library
-from containerlib.runtime import cgroups, launch
+from containerlib.runtime import cgroups, forks, launch
 from containerlib.runtime.client import Deadline
-from containerlib.runtime.forks import not_inherited
 from containerlib.runtime.launch import Launch, Peer, Started
 from containerlib.runtime.rootfs import Overlay, RootFilesystem
 from containerlib.shim import Status
@@ -85,14 +84,14 @@ def forget(id: str) -> None:
 
 def lock_state(engine: Engine, id: str, *, doing: str) -> int:
     """
-    Open the state file and take its lock.
+    Open the state file and take its lock; close it with :func:`forks.close`.
 
     Raises:
         Conflict: A monitor has it: the container runs.
         ContainerNotFound: It was removed meanwhile.
     """
     deadline = Deadline(LEAVING)
-    fd = observing.open_state(engine, id, write=True)
+    fd = forks.hold(lambda: observing.open_state(engine, id, write=True))
     try:
         while True:
             try:
@@ -107,7 +106,7 @@ def lock_state(engine: Engine, id: str, *, doing: str) -> int:
                 raise ContainerNotFound(f"no container {id[:12]}", subject=id)
             return fd
     except BaseException:
-        os.close(fd)
+        forks.close(fd)
         raise
 
 
@@ -181,8 +180,7 @@ def start(
     store = engine.store
     with contextlib.ExitStack() as stack:
         state_fd = lock_state(engine, id_, doing="started")
-        stack.callback(os.close, state_fd)
-        stack.enter_context(not_inherited(state_fd))
+        stack.callback(forks.close, state_fd)
         end_leftovers(engine, config, state_fd)
         directory_fd = store.containers.open(id_)
         stack.callback(os.close, directory_fd)

@@ -5,6 +5,7 @@ Processes in a running container, and sockets in its network.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -20,7 +21,7 @@ from containerlib.runtime.client import MonitorClient
 from containerlib.runtime.failures import start_error
 from containerlib.runtime.plan import Plan
 from containerlib.runtime.process import Process
-from containerlib.shim import ContainerFlag, Msg, Op
+from containerlib.shim import ContainerFlag, Msg, Op, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -170,7 +171,8 @@ def _failure(target: Target, message: object) -> ContainerlibError:
             f"container {config.name} ended while a process was started in it", subject=config.name
         )
     error = shim.decode_error(message.payload)  # type: ignore[attr-defined]  # an ERROR has one
-    if error.message.startswith("join the container's namespaces"):
+    gone = error.stage is Stage.CGROUP and error.code in (errno.ENOENT, errno.ENODEV)
+    if gone or error.message.startswith("join the container's namespaces"):
         return Conflict(f"container {config.name} is not running", subject=config.name)
     return start_error(error, subject=config.name, image=config.image, path=config.environment.get("PATH"))
 

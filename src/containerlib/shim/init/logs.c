@@ -29,18 +29,19 @@ rotate (struct log *log)
   char from[32], to[32];
   int fd;
 
-  if (log->max_files <= 1)
-    /* A new file, not an emptied one: who follows keeps the old one open. */
-    unlinkat (log->dir_fd, "log", 0);
+  /* First what may fail: on a disk without room for a file the old ones stay,
+   * and the present one grows.  A new file, not an emptied one: who follows
+   * keeps the old one open. */
+  fd = openat (log->dir_fd, ".log", O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (fd < 0)
+    return;
   for (int i = log->max_files - 1; i >= 1; i--)
     {
       snprintf (to, sizeof to, "log.%d", i);
       snprintf (from, sizeof from, i > 1 ? "log.%d" : "log", i - 1);
       renameat (log->dir_fd, from, log->dir_fd, to);
     }
-  fd = openat (log->dir_fd, "log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (fd < 0)
-    return;
+  renameat (log->dir_fd, ".log", log->dir_fd, "log");
   close (log->fd);
   log->fd = fd;
   log->size = 0;
@@ -61,9 +62,13 @@ append (struct log *log, const char *data, size_t size)
 
 /* A full disk may lose lines, never the container or half a line. */
 static void
-flush (struct log *log, const char *data, size_t size)
+flush (struct log *log, int stream, const char *data, size_t size, bool open)
 {
-  if (size > 0 && !append (log, data, size))
+  if (size == 0)
+    return;
+  if (append (log, data, size))
+    log->open[stream] = open;
+  else
     log->lost += size;
 }
 
@@ -106,16 +111,26 @@ prefix (char *out, size_t size, const struct timespec *now, int stream, char tag
 static void
 note_lost (struct log *log, const struct timespec *now)
 {
-  char line[160];
-  int n;
+  char line[3 * 160];
+  int n = 0;
 
   if (log->lost == 0)
     return;
-  n = prefix (line, sizeof line, now, 1, 'F');
+  /* What comes next is not the rest of the line whose beginning stands there. */
+  for (int i = 0; i < 2; i++)
+    if (log->open[i])
+      {
+        n += prefix (line + n, sizeof line - n, now, i, 'F');
+        line[n++] = '\n';
+      }
+  n += prefix (line + n, sizeof line - n, now, 1, 'F');
   n += snprintf (line + n, sizeof line - n, "containerlib: %llu bytes of the log were lost: disk full\n",
                  (unsigned long long) log->lost);
   if (append (log, line, n))
-    log->lost = 0;
+    {
+      log->lost = 0;
+      log->open[0] = log->open[1] = false;
+    }
 }
 
 void
@@ -123,6 +138,7 @@ log_write (struct log *log, int stream, const char *data, size_t size)
 {
   static char out[2 * CHUNK];
   size_t used = 0;
+  bool open = false;
   struct timespec now;
 
   clock_gettime (CLOCK_REALTIME, &now);
@@ -136,12 +152,13 @@ log_write (struct log *log, int stream, const char *data, size_t size)
 
       if (used + PREFIX + length + 1 > sizeof out)
         {
-          flush (log, out, used);
+          flush (log, stream, out, used, open);
           used = 0;
           if (log->max_size > 0 && log->size >= log->max_size)
             rotate (log);
         }
-      used += prefix (out + used, PREFIX, &now, stream, end != NULL ? 'F' : 'P');
+      open = end == NULL;
+      used += prefix (out + used, PREFIX, &now, stream, open ? 'P' : 'F');
       memcpy (out + used, data, length);
       used += length;
       out[used++] = '\n';
@@ -149,5 +166,5 @@ log_write (struct log *log, int stream, const char *data, size_t size)
       data += length;
       size -= length;
     }
-  flush (log, out, used);
+  flush (log, stream, out, used, open);
 }

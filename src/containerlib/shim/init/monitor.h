@@ -39,6 +39,7 @@ struct log
   int64_t size, max_size;
   int max_files;
   uint64_t lost;
+  bool open[2]; /* the last piece of the stream in the file is not a line's end */
 };
 
 struct health
