@@ -15,7 +15,7 @@ import threading
 
 import pytest
 
-from containerlib.errors import ContainerTimeout, KernelError
+from containerlib.errors import ContainerTimeout, ExitCodeLost, KernelError
 from containerlib.runtime.attachment import Attachment
 from containerlib.runtime.client import MonitorClient, MonitorGone
 from containerlib.shim import MSG_MAX, Attach, Msg, Restart
@@ -472,7 +472,7 @@ def test_attachment_to_a_dead_monitor(attached):
     peer.socket.close()
     assert attachment.read() is None
     assert attachment.exit_code is None
-    with pytest.raises(MonitorGone):
+    with pytest.raises(ExitCodeLost):
         attachment.wait()
 
 
