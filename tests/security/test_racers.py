@@ -79,7 +79,7 @@ def _swapped(shared: Path, canary: Any) -> tuple[Path, Path]:
     return shared / "a", shared / "b"
 
 
-def test_parents_of_a_mount_target(
+def test_parents_of_a_mount_target(  # noqa: PLR0917  # fixtures
     run: Run,
     busybox: cl.Image,
     shared: Path,
@@ -116,7 +116,7 @@ def test_parents_of_a_mount_target(
     canary.check()
 
 
-def test_targets_that_are_files(
+def test_targets_that_are_files(  # noqa: PLR0917  # fixtures
     run: Run,
     busybox: cl.Image,
     shared: Path,
@@ -144,7 +144,7 @@ def test_targets_that_are_files(
     canary.check()
 
 
-def test_tmpfs_targets(
+def test_tmpfs_targets(  # noqa: PLR0917  # fixtures
     run: Run, busybox: cl.Image, shared: Path, swapped: tuple[Path, Path], exchange: Exchange, canary: Any
 ) -> None:
     """
@@ -162,7 +162,7 @@ def test_tmpfs_targets(
     canary.check()
 
 
-def test_working_directories(
+def test_working_directories(  # noqa: PLR0917  # fixtures
     run: Run, busybox: cl.Image, shared: Path, swapped: tuple[Path, Path], exchange: Exchange, canary: Any
 ) -> None:
     """
@@ -182,7 +182,7 @@ def test_working_directories(
     canary.check()
 
 
-def test_working_directories_of_exec(
+def test_working_directories_of_exec(  # noqa: PLR0917  # fixtures
     start: Callable[..., cl.Container],
     busybox: cl.Image,
     shared: Path,
@@ -206,7 +206,7 @@ def test_working_directories_of_exec(
     canary.check()
 
 
-def test_sub_paths_of_a_volume(
+def test_sub_paths_of_a_volume(  # noqa: PLR0917  # fixtures
     run: Run, busybox: cl.Image, shared: Path, swapped: tuple[Path, Path], exchange: Exchange, canary: Any
 ) -> None:
     """
@@ -302,7 +302,11 @@ def test_the_null_device(run: Run, busybox: cl.Image, shared: Path, exchange: Ex
     (shared / "null").chmod(0o666)
     (shared / "evil").symlink_to("/proc/sys/kernel/core_pattern")
     pattern = Path("/proc/sys/kernel/core_pattern").read_text(encoding="ascii")
-    program = "for p in /proc/keys /proc/timer_list /proc/interrupts; do [ ! -e $p ] || [ -c $p ] || echo open $p; done; grep core_pattern /proc/self/mountinfo; true"
+    program = (
+        "for p in /proc/keys /proc/timer_list /proc/interrupts; "
+        "do [ ! -e $p ] || [ -c $p ] || echo open $p; done; "
+        "grep core_pattern /proc/self/mountinfo; true"
+    )
 
     def attempt(number: int) -> None:
         # Not /dev/null by name: that is what is being exchanged.
@@ -315,7 +319,7 @@ def test_the_null_device(run: Run, busybox: cl.Image, shared: Path, exchange: Ex
     assert pattern == Path("/proc/sys/kernel/core_pattern").read_text(encoding="ascii")
 
 
-def test_names_below_a_hostile_dev(
+def test_names_below_a_hostile_dev(  # noqa: PLR0917  # fixtures
     run: Run, busybox: cl.Image, shared: Path, exchange: Exchange, canary: Any, tmp_path: Path
 ) -> None:
     """
@@ -327,7 +331,7 @@ def test_names_below_a_hostile_dev(
     (shared / "pts/ptmx").write_text("", encoding="utf-8")
 
     with exchange(shared / "pts", shared / "evil"):
-        results = race(lambda number: run(command=["true"], tty=True, volumes={shared: "/dev"}))
+        results = race(lambda _: run(command=["true"], tty=True, volumes={shared: "/dev"}))
 
     assert {"ok"} & set(results) == set()
     canary.check()
@@ -344,7 +348,8 @@ def test_terminals_of_exec_in_a_hostile_dev(
     """
     program = (
         "mkdir -p /fake; echo fake >/fake/ptmx; mkfifo /fake/null; "
-        "while :; do mount --bind /fake /dev/pts; mount --bind /fake/null /dev/null; umount /dev/null; umount /dev/pts; done"
+        "while :; do mount --bind /fake /dev/pts; mount --bind /fake/null /dev/null; "
+        "umount /dev/null; umount /dev/pts; done"
     )
     container = start(command=["sh", "-c", program], privileged=True)
 
@@ -401,8 +406,11 @@ def test_passwd_of_a_running_container(
     are looked up: the answer is its own file's, or an error, soon.
     """
     program = (
-        "cp /etc/passwd /good; mkfifo /fifo; ln -s /proc/self/fd/0 /link; ln -s ../../../../../../etc/shadow /up; "
-        "while :; do for f in /good /fifo /link /up; do ln -f $f /etc/new 2>/dev/null || cp -P $f /etc/new; mv -f /etc/new /etc/passwd; done; done"
+        "cp /etc/passwd /good; mkfifo /fifo; ln -s /proc/self/fd/0 /link; "
+        "ln -s ../../../../../../etc/shadow /up; "
+        "while :; do for f in /good /fifo /link /up; "
+        "do ln -f $f /etc/new 2>/dev/null || cp -P $f /etc/new; mv -f /etc/new /etc/passwd; "
+        "done; done"
     )
     container = start(command=["sh", "-c", program])
 

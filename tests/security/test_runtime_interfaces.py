@@ -144,7 +144,10 @@ def test_no_namespace_and_no_mount_inside(run: Run, busybox: cl.Image) -> None:
     """
     Root inside makes no user namespace, in which it would have every capability.
     """
-    program = "for f in U m n p i u; do unshare -$f true 2>/dev/null && echo $f; done; mount -t tmpfs x /tmp 2>/dev/null && echo mount; true"
+    program = (
+        "for f in U m n p i u; do unshare -$f true 2>/dev/null && echo $f; done; "
+        "mount -t tmpfs x /tmp 2>/dev/null && echo mount; true"
+    )
 
     assert "" == run(command=["sh", "-c", program]).stdout
 
@@ -154,7 +157,10 @@ def test_devices_of_the_host(run: Run, busybox: cl.Image) -> None:
     A node for a disk or for the kernel's memory cannot be opened, though root
     inside may make it.
     """
-    program = "mknod /d b 8 0; mknod /m c 1 1; mknod /v b 254 0; cd /; for f in d m v; do [ -e $f ] && head -c 1 $f 2>/dev/null && echo open $f; done; true"
+    program = (
+        "mknod /d b 8 0; mknod /m c 1 1; mknod /v b 254 0; cd /; for f in d m v; "
+        "do [ -e $f ] && head -c 1 $f 2>/dev/null && echo open $f; done; true"
+    )
 
     assert "" == run(command=["sh", "-c", program]).stdout
 
@@ -171,14 +177,15 @@ for name in (0, 1, 2, "/dev/tty", "/dev/console"):
         print("pushed", name)
     except OSError as error:
         print("refused", name, error.errno)
-print("isatty", [os.isatty(fd) for fd in range(3)], "sid", os.getsid(0) == os.getpid() or os.getsid(0))
+print("isatty", [os.isatty(fd) for fd in range(3)])
 """
 
 CALLER = """
 import fcntl, sys, termios, containerlib as cl
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 engine = cl.Engine(sys.argv[1], sys.argv[2])
-result = cl.run("host", [sys.argv[3], "-c", sys.argv[4]], network="none", engine=engine, tty=sys.argv[5] == "tty", check=False)
+command, tty = [sys.argv[3], "-c", sys.argv[4]], sys.argv[5] == "tty"
+result = cl.run("host", command, network="none", engine=engine, tty=tty, check=False)
 print(result.stdout)
 """
 
@@ -472,7 +479,11 @@ def test_a_client_that_never_reads(start: Start, busybox: cl.Image, connect: Any
         command=[
             "sh",
             "-c",
-            "read x; i=0; while [ $i -lt 3000 ]; do echo $i 0123456789012345678901234567890123456789012345678901234567890123456789; i=$((i+1)); done; echo done; sleep 1000",
+            (
+                "read x; i=0; while [ $i -lt 3000 ]; "
+                "do echo $i 0123456789012345678901234567890123456789012345678901234567890123456789; "
+                "i=$((i+1)); done; echo done; sleep 1000"
+            ),
         ],
         stdin_open=True,
     )

@@ -131,7 +131,10 @@ def test_programs_inside_cannot_write_the_helper(
     """
     before = hashlib.sha256(HELPER.read_bytes()).hexdigest()
     container = start(init=True)
-    program = "readlink /proc/1/exe; for p in /proc/1/exe /proc/self/exe; do (echo x >>$p) 2>/dev/null && echo written; done; true"
+    program = (
+        "readlink /proc/1/exe; for p in /proc/1/exe /proc/self/exe; "
+        "do (echo x >>$p) 2>/dev/null && echo written; done; true"
+    )
 
     output = container.exec(["sh", "-c", program]).stdout
 
