@@ -194,11 +194,14 @@ def _identity(pid: int) -> tuple[int, int | None]:
                 uid = int(line.split()[1])
             elif line.startswith(b"NSpid:"):
                 inside = int(line.split()[-1])
-    with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/uid_map", "rb") as file:
-        for line in file:
-            first, outside, length = map(int, line.split())
-            if outside <= uid < outside + length:
-                return uid - outside + first, inside
+    with open(f"/proc/{pid}/uid_map", "rb") as file:
+        rows = file.read().splitlines()
+    if not rows:
+        raise ProcessLookupError(pid)  # it is on its way out and has no namespace any more
+    for row in rows:
+        first, outside, length = map(int, row.split())
+        if outside <= uid < outside + length:
+            return uid - outside + first, inside
     return uid, inside
 
 
