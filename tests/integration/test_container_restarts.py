@@ -44,8 +44,10 @@ def test_on_failure_rests_after_success(create, eventually):
 
 @pytest.mark.parametrize("policy", ["always", "unless-stopped"])
 def test_always(create, eventually, policy):
-    """always and unless-stopped restart whatever the code; a stop by hand overrules them."""
-    container = create(["sh", "-c", f"echo run; test -e /again && {{ {READY}; }}; touch /again"], restart=policy)
+    """Always and unless-stopped restart whatever the code; a stop by hand overrules them."""
+    container = create(
+        ["sh", "-c", f"echo run; test -e /again && {{ {READY}; }}; touch /again"], restart=policy
+    )
     container.start()
     container.wait_until(log="ready", timeout=20)
     assert "run\nrun\nready\n" == container.logs()
@@ -103,7 +105,9 @@ def test_policy_changes_while_it_runs(create, eventually):
 
 def test_a_restart_keeps_the_files(create, eventually):
     """A restarted container has what it wrote before."""
-    container = create(["sh", "-c", "echo x >> /f; test $(wc -l < /f) -ge 3 && exit 0; exit 1"], restart="on-failure")
+    container = create(
+        ["sh", "-c", "echo x >> /f; test $(wc -l < /f) -ge 3 && exit 0; exit 1"], restart="on-failure"
+    )
     container.start()
     eventually(lambda: container.status == "exited")
     assert (0, 2) == (container.exit_code, container.state.restart_count)
@@ -170,7 +174,9 @@ def test_a_check_that_hangs(start, eventually):
 def test_the_log_of_checks_is_short(start, eventually):
     """The last five results are kept, oldest first, their output cut."""
     container = start(**check("echo x >> /n; wc -l < /n; head -c 20000 /dev/zero | tr '\\0' y"))
-    eventually(lambda: len(container.state.health_log) == 5 and container.state.health_log[0].output[0] != "1")
+    eventually(
+        lambda: len(container.state.health_log) == 5 and container.state.health_log[0].output[0] != "1"
+    )
     results = container.state.health_log
     numbers = [int(result.output.split("\n")[0]) for result in results]
     assert list(range(numbers[0], numbers[0] + 5)) == numbers

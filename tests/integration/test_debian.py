@@ -95,13 +95,15 @@ def test_programs_of_the_distribution(image):
 def test_owners_and_modes_came_along(image):
     """Set-user-ID programs, other owners and sticky directories are as in the tar."""
     out = cl.run(
-        image, ["stat", "-c", "%a %U:%G", "/usr/bin/passwd", "/etc/shadow", "/tmp", "/var/mail"], network="none"
+        image,
+        ["stat", "-c", "%a %U:%G", "/usr/bin/passwd", "/etc/shadow", "/tmp", "/var/mail"],
+        network="none",
     ).stdout
     assert ["4755 root:root", "640 root:shadow", "1777 root:root", "2775 root:mail"] == out.splitlines()
 
 
 def test_a_package_is_removed(image):
-    """dpkg can change the system of a container, whose image stays as it was."""
+    """Dpkg can change the system of a container, whose image stays as it was."""
     purge = "dpkg --purge --force-depends tzdata >/dev/null 2>&1; "
     look = "test -e /usr/share/zoneinfo/UTC; echo $?"
     assert "1\n" == cl.run(image, ["bash", "-c", purge + look], network="none").stdout

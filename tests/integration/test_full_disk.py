@@ -94,7 +94,7 @@ def test_a_container_that_fills_the_disk(small):
 
 
 def test_a_log_on_a_full_disk(small):
-    """A log that meets a full disk loses lines, joins none with another, tells so, and goes on when there is room."""
+    """A log that meets a full disk loses lines, joins none with another, and tells so."""
     out = small(
         """
         script = '''

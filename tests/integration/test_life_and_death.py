@@ -17,7 +17,8 @@ import containerlib as cl
 from containerlib import Conflict, Container, ContainerNotFound, ExitCodeLost
 
 STARTS = """
-container = cl.Container.run("busybox", ["sleep", "1000"], name="victim", network="none", init=True, {options})
+container = cl.Container.run("busybox", ["sleep", "1000"], name="victim", network="none", init=True,
+                             {options})
 print(container.pid, container.state.monitor_pid, flush=True)
 signal.pause()
 """
@@ -85,7 +86,7 @@ def test_an_owned_container_gets_its_grace_period(busybox, program, tmp_path, ev
     )
     child.line()
     child.process.kill()
-    eventually(lambda: (shared / "bye").exists())
+    eventually((shared / "bye").exists)
     eventually(lambda: not Container.list(all=True))
 
 
@@ -173,14 +174,14 @@ def test_the_monitor_is_killed(start, ended, init):
 
 
 def test_the_monitor_of_a_run_is_killed(run, remains, eventually):
-    """run raises ExitCodeLost when its monitor is killed, never a code, and removes the container."""
+    """Run raises ExitCodeLost when its monitor is killed, never a code, and removes the container."""
 
     class Input:
         """Kills the monitor when it is asked for more."""
 
         asked = False
 
-        def read(self, size: int = -1) -> bytes:
+        def read(self, _size: int = -1) -> bytes:
             [container] = Container.list(all=True)
             kill(container.state.monitor_pid)
             return b""
@@ -375,7 +376,9 @@ def test_an_owner_of_another_boot_is_gone(busybox, program, eventually, remains)
 # ---- damaged states ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("damage", ["no state", "empty state", "no config", "broken config", "only a directory"])
+@pytest.mark.parametrize(
+    "damage", ["no state", "empty state", "no config", "broken config", "only a directory"]
+)
 def test_a_damaged_container_can_be_removed(create, damage, remains):
     """A container whose files are damaged does not break the list, and is removed by force."""
     container = create(name="victim")

@@ -52,7 +52,9 @@ def test_bind(run, source):
 
 def test_bind_read_only(run, source):
     """A read-only bind cannot be written to, nor made writable."""
-    done = run(["sh", "-c", "echo x > /in/new; mount -o remount,rw /in"], volumes=[f"{source}:/in:ro"], check=False)
+    done = run(
+        ["sh", "-c", "echo x > /in/new; mount -o remount,rw /in"], volumes=[f"{source}:/in:ro"], check=False
+    )
     assert done.exit_code != 0
     assert "Read-only file system" in done.stderr
     assert ["file"] == os.listdir(source)
@@ -104,11 +106,10 @@ def test_read_only_is_recursive(tmp_path, engine, busybox_rootfs, program):
 
 @pytest.mark.root
 @pytest.mark.parametrize(("mode", "seen"), [("private", False), ("rslave", True)])
-def test_propagation(tmp_path, engine, busybox_rootfs, program, mode, seen):
+def test_propagation(tmp_path, busybox, program, mode, seen):
     """A mount made later on the host is seen inside when the bind is a slave, and not when it is private."""
     source = tmp_path / "tree"
     (source / "sub").mkdir(parents=True)
-    cl.Image.from_rootfs(busybox_rootfs, tag="busybox")
     child = program(
         f"""
         import subprocess
@@ -149,7 +150,9 @@ def test_tmpfs(run):
 
 def test_anonymous_volumes_of_the_image(engine, busybox_rootfs):
     """A VOLUME of the image starts with the image's files, is writable below a read-only root, and lasts."""
-    image = cl.Image.from_rootfs(busybox_rootfs, tag="vol", config={"Volumes": {"/home/user": {}, "/data": {}}})
+    image = cl.Image.from_rootfs(
+        busybox_rootfs, tag="vol", config={"Volumes": {"/home/user": {}, "/data": {}}}
+    )
     script = "echo x >> /data/f; wc -l < /data/f; cat /proc/self/mountinfo"
     container = Container.create(image, ["sh", "-c", script], network="none", read_only=True)
     for number in (1, 2):
@@ -180,7 +183,9 @@ def test_read_only_root(run):
 
 def test_default_devices(run):
     """/dev has Docker's devices, and they work."""
-    out = run(["sh", "-c", "ls /dev; head -c 4 /dev/zero | wc -c; head -c 4 /dev/urandom | wc -c"]).stdout.split()
+    out = run(
+        ["sh", "-c", "ls /dev; head -c 4 /dev/zero | wc -c; head -c 4 /dev/urandom | wc -c"]
+    ).stdout.split()
     expected = {"core", "fd", "full", "mqueue", "null", "ptmx", "pts", "random", "shm"}
     expected |= {"stderr", "stdin", "stdout", "tty", "urandom", "zero"}
     assert expected == set(out[:-2])
@@ -231,7 +236,9 @@ def test_call_in_a_container(engine):
 
 def test_the_host_stays_as_it_is(engine):
     """A container of the host's image changes its own copy only."""
-    done = cl.run("host", ["sh", "-c", "echo x > /etc/written && cat /etc/written"], network="none", check=False)
+    done = cl.run(
+        "host", ["sh", "-c", "echo x > /etc/written && cat /etc/written"], network="none", check=False
+    )
     assert not os.path.exists("/etc/written")
     if done.exit_code == 0:
         assert "x\n" == done.stdout

@@ -73,7 +73,7 @@ def test_exec_has_the_same_limits(start):
 
 @pytest.mark.root
 def test_privileged(run):
-    """A privileged container has all that the caller has: capabilities, devices, a writable /sys, no filter."""
+    """A privileged container has all that its caller has: devices, a writable /sys, no filter."""
     found = status(run, privileged=True)
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     own = next(line.split()[1] for line in lines if line.startswith("CapBnd:"))
@@ -85,7 +85,7 @@ def test_privileged(run):
 
 def test_masked_and_read_only_paths(run):
     """What Docker hides is hidden, and what it makes read-only is."""
-    script = "cat /proc/kcore | wc -c; ls /proc/acpi /sys/firmware 2>/dev/null | grep -vc :; echo x > /proc/sys/kernel/hostname"
+    script = "cat /proc/kcore | wc -c; echo x > /proc/sys/kernel/hostname"
     done = run(["sh", "-c", script], check=False)
     assert "0" == done.stdout.split()[0]
     assert "Read-only file system" in done.stderr
@@ -137,7 +137,9 @@ def test_own_namespaces(start):
     assert (found["user"] == mine()["user"]) is (os.geteuid() == 0)
 
 
-@pytest.mark.parametrize(("option", "space"), [("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("cgroup", "cgroup")])
+@pytest.mark.parametrize(
+    ("option", "space"), [("network", "net"), ("ipc", "ipc"), ("uts", "uts"), ("cgroup", "cgroup")]
+)
 def test_the_hosts_namespaces(start, option, space):
     """Asked for by name, the host's namespace is shared, and only that one."""
     found = spaces(start(**{option: "host"}))
@@ -186,7 +188,9 @@ def test_a_shared_network(start, create):
     assert "hello\n" == client.logs()
     other = start(network=f"container:{server.short_id}")
     assert spaces(server)["net"] == spaces(other)["net"]
-    assert [] == [name for name in ("pid", "ipc", "mnt", "uts") if spaces(server)[name] == spaces(other)[name]]
+    assert [] == [
+        name for name in ("pid", "ipc", "mnt", "uts") if spaces(server)[name] == spaces(other)[name]
+    ]
 
 
 def test_shared_processes(start):

@@ -63,9 +63,7 @@ def test_stop_and_remove(create, at_once):
     for _ in range(ROUNDS):
         container = create(["sleep", "1000"], init=True)
         container.start()
-        results = at_once(
-            lambda c: c.stop(timeout=5), lambda c: c.remove(force=True), key=container.id
-        )
+        results = at_once(lambda c: c.stop(timeout=5), lambda c: c.remove(force=True), key=container.id)
         assert results[1] is None
         assert set(errors(results)) <= {Conflict, ContainerNotFound}
         assert "removed" == container.status
@@ -115,9 +113,7 @@ def test_start_and_forced_remove(create, at_once, remains):
     """A forced removal always succeeds beside a start."""
     for _ in range(ROUNDS):
         container = create()
-        started, removed = at_once(
-            Container.start, lambda c: c.remove(force=True), key=container.id
-        )
+        started, removed = at_once(Container.start, lambda c: c.remove(force=True), key=container.id)
         assert removed is None
         assert started is None or isinstance(started, cl.ContainerlibError)
         assert "removed" == container.status

@@ -100,9 +100,7 @@ def test_timeout_while_a_grandchild_holds_the_streams(run, remains):
 
 def test_large_output(run):
     """Fifty megabytes come through whole, on both streams at once."""
-    command = (
-        "head -c 25000000 /dev/zero | tr '\\0' a & head -c 25000000 /dev/zero | tr '\\0' b >&2 & wait"
-    )
+    command = "head -c 25000000 /dev/zero | tr '\\0' a & head -c 25000000 /dev/zero | tr '\\0' b >&2 & wait"
     done = run(["sh", "-c", command], encoding=None)
     assert hashlib.sha256(b"a" * 25_000_000).digest() == hashlib.sha256(done.stdout).digest()
     assert hashlib.sha256(b"b" * 25_000_000).digest() == hashlib.sha256(done.stderr).digest()

@@ -37,9 +37,7 @@ def test_a_thread_that_started_a_container_may_end(engine, busybox):
 
     def make() -> None:
         # A thread starts with an empty context, so the engine is named.
-        made.append(
-            cl.Container.run("busybox", ["sleep", "1000"], network="none", init=True, engine=engine)
-        )
+        made.append(cl.Container.run("busybox", ["sleep", "1000"], network="none", init=True, engine=engine))
 
     thread = threading.Thread(target=make)
     thread.start()
@@ -98,7 +96,7 @@ def test_interrupts_at_any_moment_leave_nothing(busybox, program, remains, event
 
 
 def test_a_forked_child_and_its_parent_both_run(program, busybox):
-    """After a fork, parent and child run containers of their own; the child's end touches no parent's container."""
+    """After a fork, both run containers; the child's end touches none of the parent's."""
     child = program(
         """
         import multiprocessing, warnings
@@ -178,9 +176,11 @@ def test_a_program_that_waits_for_any_child(program, busybox):
             except ChildProcessError:
                 pass
         signal.signal(signal.SIGCHLD, reap)
-        codes = [cl.run("busybox", ["sh", "-c", f"exit {n}"], network="none", check=False).exit_code for n in range(8)]
+        def code(n):
+            return cl.run("busybox", ["sh", "-c", f"exit {n}"], network="none", check=False).exit_code
+        codes = [code(n) for n in range(8)]
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        codes += [cl.run("busybox", ["sh", "-c", f"exit {n}"], network="none", check=False).exit_code for n in range(8)]
+        codes += [code(n) for n in range(8)]
         with cl.Container.run("busybox", ["sleep", "1000"], network="none", init=True) as container:
             codes.append(container.exec(["sh", "-c", "exit 9"], check=False).exit_code)
             container.stop(timeout=5)
@@ -211,7 +211,7 @@ def test_signal_dispositions_are_not_inherited(program, busybox):
 
 @pytest.mark.parametrize("closed", [(0,), (0, 1), (0, 1, 2)], ids=str)
 def test_closed_standard_streams(program, busybox, tmp_path, closed):
-    """A caller whose standard streams are closed gets the right output, and the container the right streams."""
+    """A caller whose standard streams are closed gets the right output."""
     child = program(
         f"""
         for fd in {closed!r}:
@@ -285,7 +285,8 @@ def test_a_fork_at_any_moment_holds_nothing_up(program, busybox):
     """Children forked by another thread while containers start keep no stream and no lock of theirs."""
     child = program(
         """
-        import warnings
+        import faulthandler, warnings
+        faulthandler.dump_traceback_later(50, exit=True)  # what hangs is told
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of forks beside threads
         results, children = [], []
         def runs():

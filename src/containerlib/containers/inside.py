@@ -313,10 +313,16 @@ class Inside(Described):
         try:
             client = ending.connect(self._engine, self._id)
         except MonitorGone:
-            config = self.config
-            state = observing.observe(self._engine, self._id)
-            raise ending.not_running(config.name, state.status, "attached to") from None
+            raise self._not_attachable() from None
+        if observing.observe(self._engine, self._id).status == "exited":
+            # A monitor that cleans up still lets clients in.
+            client.close()
+            raise self._not_attachable()
         return Attachment(client, stdin=stdin, stdout=stdout, stderr=stderr)
+
+    def _not_attachable(self) -> Conflict:
+        state = observing.observe(self._engine, self._id)
+        return ending.not_running(self.config.name, state.status, "attached to")
 
     def interact(
         self,
