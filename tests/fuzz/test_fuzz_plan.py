@@ -25,7 +25,7 @@ def _record(op: int, integers: list[int], strings: list[bytes]) -> bytes:
     for text in strings:
         piece = struct.pack("<I", len(text)) + text + b"\0"
         body += piece + bytes(-len(piece) % 8)
-    return struct.pack("<IHHHHI", 16 + len(body), op, len(integers), len(strings), 0, 0) + body
+    return struct.pack("<IHHII", 16 + len(body), op, len(integers), len(strings), 0) + body
 
 
 def _plan(records: list[bytes]) -> bytes:

@@ -8,6 +8,7 @@ The header in ``shim/`` describes the records, and which operands each takes.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
 import sys
@@ -19,13 +20,16 @@ from containerlib.shim import PLAN_MAGIC, PLAN_VERSION
 if TYPE_CHECKING:
     from containerlib.shim import Op
 
+# linux/fcntl.h, Linux 5.1.  Not F_SEAL_WRITE: before 6.7 it forbids shared mappings that only read, too.
+_SEAL_FUTURE_WRITE = 0x0010
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | _SEAL_FUTURE_WRITE | fcntl.F_SEAL_SEAL
 _HEADER = struct.Struct("=IIII")
 _PADDING = tuple(b"\0" * n for n in range(9))
 
 
 @lru_cache(maxsize=64)
 def _record(ints: int) -> struct.Struct:
-    return struct.Struct(f"=IHHHHI{ints}q")
+    return struct.Struct(f"=IHHII{ints}q")
 
 
 def _encode(op: int, ints: tuple[int, ...], strings: tuple[str | bytes, ...]) -> bytes:
@@ -43,7 +47,7 @@ def _encode(op: int, ints: tuple[int, ...], strings: tuple[str | bytes, ...]) ->
         padding = -filled % 8
         parts.append(length.to_bytes(4, sys.byteorder) + data + _PADDING[1 + padding])
         size += filled + padding
-    parts[0] = _record(len(ints)).pack(size, op, len(ints), len(strings), 0, 0, *ints)
+    parts[0] = _record(len(ints)).pack(size, op, len(ints), len(strings), 0, *ints)
     return b"".join(parts)
 
 
@@ -81,11 +85,12 @@ class Plan:
 
     def memfd(self) -> int:
         """
-        The blob in a memfd; the caller closes it.
+        The blob in a memfd that nobody can change; the caller closes it.
         """
-        fd = os.memfd_create("plan", os.MFD_CLOEXEC)
+        fd = os.memfd_create("plan", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.write(fd, self.build())
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
         except BaseException:
             os.close(fd)
             raise

@@ -195,6 +195,15 @@ cl_record_str (const struct cl_record *record, unsigned int index,
   return p + 4;
 }
 
+const char *
+cl_record_next_str (const char *str)
+{
+  uint32_t length;
+
+  memcpy (&length, str - 4, 4);
+  return str + round8 (5 + (size_t) length);
+}
+
 int64_t
 cl_record_int (const struct cl_record *record, unsigned int index)
 {

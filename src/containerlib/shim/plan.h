@@ -31,6 +31,9 @@ int cl_plan_next (const struct cl_plan *plan, struct cl_record *record,
 /* NULL past the last; *size without the closing NUL. */
 const char *cl_record_str (const struct cl_record *record, unsigned int index,
                            size_t *size);
+/* The one after such a string, when there is one: a command may have a hundred
+ * thousand arguments. */
+const char *cl_record_next_str (const char *str);
 int64_t cl_record_int (const struct cl_record *record, unsigned int index);
 
 #endif

@@ -67,9 +67,8 @@ struct cl_record_header
   uint32_t size; /* of the whole record, this header included */
   uint16_t op;
   uint16_t nints;
-  uint16_t nstrs;
-  uint16_t pad;
-  uint32_t pad2;
+  uint32_t nstrs;
+  uint32_t pad;
 };
 
 enum cl_op

@@ -225,14 +225,25 @@ static const char *
 lookup_env (const struct cl_record *r, const char *name)
 {
   size_t length = strlen (name);
+  const char *word = r != NULL ? cl_record_str (r, 0, NULL) : NULL;
 
-  for (unsigned int i = 0; r != NULL && i < r->nstrs; i++)
+  for (unsigned int i = 0; r != NULL && i < r->nstrs; i++, word = cl_record_next_str (word))
     {
-      const char *word = cl_record_str (r, i, NULL);
       if (strncmp (word, name, length) == 0 && word[length] == '=')
         return word + length + 1;
     }
   return NULL;
+}
+
+/* Append the record's strings to the vector. */
+static unsigned int
+collect (const struct cl_record *r, char **out)
+{
+  const char *word = cl_record_str (r, 0, NULL);
+
+  for (unsigned int i = 0; i < r->nstrs; i++, word = cl_record_next_str (word))
+    out[i] = (char *) (uintptr_t) word;
+  return r->nstrs;
 }
 
 /* The first executable file of that name on the path, as execvp does. */
@@ -282,10 +293,9 @@ cl_exec (struct cl_child *c, struct cl_error *err)
 
   if (argv == NULL || envp == NULL)
     return cl_fail (err, CL_STAGE_EXEC, ENOMEM, "%s", cl_record_str (x, 0, NULL));
-  for (unsigned int i = 0; i < x->nstrs; i++)
-    argv[i] = (char *) (uintptr_t) cl_record_str (x, i, NULL);
-  for (unsigned int i = 0; i < nenv; i++)
-    envp[n++] = (char *) (uintptr_t) cl_record_str (e, i, NULL);
+  collect (x, argv);
+  if (nenv > 0)
+    n = collect (e, envp);
   if (lookup_env (e, "HOME") == NULL)
     {
       snprintf (home, sizeof home, "HOME=%s", c->home[0] != '\0' ? c->home : "/");
