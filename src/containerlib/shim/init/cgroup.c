@@ -28,6 +28,19 @@ make_directory (struct cl_cgroup *g, const struct cl_record *r, bool create,
   return 0;
 }
 
+/* What the file says, cut to size; false without one. */
+static bool
+read_value (const struct cl_cgroup *g, const char *file, char *out, size_t size)
+{
+  cleanup_close int fd = openat (g->fd, file, O_RDONLY | O_CLOEXEC);
+  ssize_t n = fd < 0 ? -1 : TEMP_FAILURE_RETRY_ (read (fd, out, size - 1));
+
+  if (n < 0)
+    return false;
+  out[n] = '\0';
+  return true;
+}
+
 static int
 write_value (const struct cl_cgroup *g, const char *file, const char *value)
 {
@@ -175,28 +188,41 @@ cl_cgroups_enter (const struct cl_cgroups *groups, struct cl_error *err)
   return 0;
 }
 
-bool
-cl_cgroups_oom (const struct cl_cgroups *groups)
+uint64_t
+cl_cgroups_oom_kills (const struct cl_cgroups *groups)
 {
+  uint64_t kills = 0;
+
   for (int i = 0; i < groups->count; i++)
     {
       const struct cl_cgroup *g = &groups->dir[i];
       const char *file = g->version == 2              ? "memory.events"
                          : g->kind == CL_CGROUP_MEMORY ? "memory.oom_control"
                                                        : NULL;
-      cleanup_close int fd = -1;
       char text[1024];
-      ssize_t n;
       char *found;
 
-      if (file == NULL)
+      if (file == NULL || !read_value (g, file, text, sizeof text))
         continue;
-      fd = openat (g->fd, file, O_RDONLY | O_CLOEXEC);
-      if (fd < 0 || (n = read (fd, text, sizeof text - 1)) <= 0)
-        continue;
-      text[n] = '\0';
       found = strstr (text, "oom_kill ");
-      if (found != NULL && strtoul (found + 9, NULL, 10) > 0)
+      if (found != NULL)
+        kills += strtoul (found + 9, NULL, 10);
+    }
+  return kills;
+}
+
+bool
+cl_cgroups_frozen (const struct cl_cgroups *groups)
+{
+  char text[16];
+
+  for (int i = 0; i < groups->count; i++)
+    {
+      const struct cl_cgroup *g = &groups->dir[i];
+      if (g->kind == CL_CGROUP_FREEZER && read_value (g, "freezer.state", text, sizeof text)
+          && strcmp (text, "THAWED\n") != 0)
+        return true;
+      if (g->version == 2 && read_value (g, "cgroup.freeze", text, sizeof text) && text[0] == '1')
         return true;
     }
   return false;

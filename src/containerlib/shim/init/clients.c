@@ -12,7 +12,8 @@
 #include <sys/un.h>
 #include <termios.h>
 
-#define PATIENCE_MS 200
+#define PATIENCE_MS 200 /* for all of them together */
+#define NO_ROOM_MS 10
 
 int
 clients_listen (struct monitor *m, struct cl_error *err)
@@ -42,28 +43,80 @@ clients_listen (struct monitor *m, struct cl_error *err)
   return loop_add (m, m->listener, EPOLLIN, EVENT_LISTEN, 0);
 }
 
+/* What is to be heard of a client now.  While input is on its way nobody's is
+ * read, and while an answer has no room no further question.  With nothing to
+ * wait for it is out of the loop: a hang-up would be reported over and over. */
+static void
+watch (struct monitor *m, int index)
+{
+  struct client *c = &m->clients[index];
+  bool waits = c->unanswered || (m->input_size > 0 && (c->attached & CL_ATTACH_STDIN));
+  uint32_t events = (waits ? 0 : EPOLLIN) | (c->owes || c->unanswered ? EPOLLOUT : 0);
+
+  if (c->fd < 0 || events == c->events)
+    return;
+  if (events == 0)
+    epoll_ctl (m->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+  else
+    loop_add (m, c->fd, events, EVENT_CLIENT, index);
+  c->events = events;
+}
+
+static void
+watch_input (struct monitor *m)
+{
+  for (int i = 0; i < m->nclients; i++)
+    if (m->clients[i].attached & CL_ATTACH_STDIN)
+      watch (m, i);
+}
+
 void
 clients_add (struct monitor *m, int fd, int attached)
 {
+  int i = 0;
+
+  while (i < m->nclients && m->clients[i].fd >= 0)
+    i++;
+  if (i == m->nclients)
+    m->nclients++;
+  m->clients[i] = (struct client){ .fd = fd, .attached = attached };
+  watch (m, i);
+}
+
+static bool
+is_full (const struct monitor *m)
+{
+  if (m->nclients < MAX_CLIENTS)
+    return false;
   for (int i = 0; i < MAX_CLIENTS; i++)
     if (m->clients[i].fd < 0)
-      {
-        m->clients[i] = (struct client){ .fd = fd, .attached = attached };
-        loop_add (m, fd, EPOLLIN, EVENT_CLIENT, i);
-        return;
-      }
-  close (fd);
+      return false;
+  return true;
 }
 
 void
 clients_accept (struct monitor *m)
 {
-  int fd = accept4 (m->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
   struct ucred peer;
   socklen_t size = sizeof peer;
+  int fd;
 
+  if (is_full (m))
+    {
+      /* Who comes now waits until somebody leaves. */
+      epoll_ctl (m->epoll, EPOLL_CTL_DEL, m->listener, NULL);
+      m->full = true;
+      return;
+    }
+  fd = accept4 (m->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
   if (fd < 0)
-    return;
+    {
+      /* Without descriptors or memory the connection stays in the queue, and
+       * the loop would turn for it without a pause. */
+      if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
+        poll (NULL, 0, NO_ROOM_MS);
+      return;
+    }
   /* The directory is 0700 and the socket 0600; this holds even if somebody
    * hands the descriptor on. */
   if (getsockopt (fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0
@@ -75,98 +128,115 @@ clients_accept (struct monitor *m)
   clients_add (m, fd, 0);
 }
 
+/* It takes nothing more of the present chunk, for which all others wait. */
+static void
+excuse (struct monitor *m, int index)
+{
+  m->clients[index].owes = false;
+  watch (m, index);
+  if (m->blocked && clients_offer (m))
+    loop_resume (m);
+}
+
 static void
 drop (struct monitor *m, int index)
 {
   struct client *c = &m->clients[index];
-  bool had_stdin = c->attached & CL_ATTACH_STDIN;
+  bool had_stdin = c->attached & CL_ATTACH_STDIN, owed = c->owes;
 
   if (c->fd < 0)
     return;
   close (c->fd);
-  c->fd = -1;
-  c->attached = 0;
+  *c = (struct client){ .fd = -1 };
+  if (m->full)
+    {
+      m->full = false;
+      loop_add (m, m->listener, EPOLLIN, EVENT_LISTEN, 0);
+    }
   if (had_stdin && (m->flags & CL_STDIN_ONCE) && !(m->flags & CL_TTY))
     {
       m->input_eof = true;
       clients_input (m);
     }
-  if (c->owes)
-    {
-      c->owes = false;
-      if (m->blocked && clients_offer (m))
-        loop_resume (m);
-    }
+  if (owed)
+    excuse (m, index);
 }
 
 /* Nobody listens there any more, but what was sent before may still wait to
  * be read. */
 static void
-mute (struct client *c)
+mute (struct monitor *m, int index)
 {
+  struct client *c = &m->clients[index];
+
   c->attached &= CL_ATTACH_STDIN;
-  c->watches = c->owes = false;
+  c->watches = c->owes = c->unanswered = false;
   c->mute = true;
+  watch (m, index);
 }
 
-/* What must arrive: a client with a full queue gets a moment to read. */
+/* What must arrive: clients with a full queue get a moment to read. */
 void
 clients_send (struct monitor *m, int type, int arg, const void *data, size_t size)
 {
-  for (int i = 0; i < MAX_CLIENTS; i++)
+  int64_t deadline = cl_now_ms () + PATIENCE_MS;
+
+  for (int i = 0; i < m->nclients; i++)
     {
       struct client *c = &m->clients[i];
       struct pollfd room = { .fd = c->fd, .events = POLLOUT };
+      int64_t left;
 
-      if (c->fd < 0 || c->mute)
+      if (c->fd < 0 || c->mute || cl_send (c->fd, type, arg, data, size, -1, MSG_DONTWAIT) == 0)
         continue;
-      if (cl_send (c->fd, type, arg, data, size, -1, MSG_DONTWAIT) == 0)
-        continue;
-      if (errno == EAGAIN && poll (&room, 1, PATIENCE_MS) > 0
+      left = errno == EAGAIN ? deadline - cl_now_ms () : 0;
+      if (left > 0 && poll (&room, 1, left) > 0
           && cl_send (c->fd, type, arg, data, size, -1, MSG_DONTWAIT) == 0)
         continue;
       if (errno != EAGAIN)
-        mute (c);
+        mute (m, i);
     }
 }
 
 void
 clients_grew (struct monitor *m)
 {
-  for (int i = 0; i < MAX_CLIENTS; i++)
-    if (m->clients[i].fd >= 0 && m->clients[i].watches)
+  for (int i = 0; i < m->nclients; i++)
+    if (m->clients[i].watches)
       cl_send (m->clients[i].fd, CL_MSG_GREW, 0, NULL, 0, -1, MSG_DONTWAIT);
+}
+
+/* The attachment that the present chunk is for. */
+static int
+wanted (const struct monitor *m)
+{
+  return m->chunk_stream == 0 ? CL_ATTACH_STDOUT : CL_ATTACH_STDERR;
 }
 
 bool
 clients_offer (struct monitor *m)
 {
-  int want = m->chunk_stream == 0 ? CL_ATTACH_STDOUT : CL_ATTACH_STDERR;
+  int want = wanted (m);
   bool all = true;
 
-  for (int i = 0; i < MAX_CLIENTS; i++)
+  for (int i = 0; i < m->nclients; i++)
     {
       struct client *c = &m->clients[i];
 
-      if (c->fd < 0 || !(c->attached & want) || (m->blocked && !c->owes))
+      if (!(c->attached & want) || (m->blocked && !c->owes))
         continue;
       if (cl_send (c->fd, m->chunk_stream == 0 ? CL_MSG_STDOUT : CL_MSG_STDERR, 0, m->chunk,
                    m->chunk_size, -1, MSG_DONTWAIT)
           == 0)
-        {
-          if (c->owes)
-            loop_change (m, c->fd, EPOLLIN, EVENT_CLIENT, i);
-          c->owes = false;
-        }
+        c->owes = false;
       else if (errno == EAGAIN || errno == ENOBUFS)
         {
-          all = false;
-          if (!c->owes)
-            loop_change (m, c->fd, EPOLLIN | EPOLLOUT, EVENT_CLIENT, i);
           c->owes = true;
+          all = false;
         }
       else
-        mute (c);
+        mute (m, i);
+      watch (m, i);
     }
   return all;
 }
@@ -175,16 +245,16 @@ void
 clients_drop_slow (struct monitor *m)
 {
   m->blocked = false;
-  for (int i = 0; i < MAX_CLIENTS; i++)
-    if (m->clients[i].fd >= 0 && m->clients[i].owes)
+  for (int i = 0; i < m->nclients; i++)
+    if (m->clients[i].owes)
       {
         m->clients[i].owes = false;
         drop (m, i);
       }
 }
 
-void
-clients_close_stdin (struct monitor *m)
+static void
+close_stdin (struct monitor *m)
 {
   if (m->in_fd >= 0 && !(m->flags & CL_TTY))
     {
@@ -192,15 +262,6 @@ clients_close_stdin (struct monitor *m)
       m->in_fd = -1;
     }
   m->input_eof = false;
-}
-
-static void
-listen_for_input (struct monitor *m, bool on)
-{
-  for (int i = 0; i < MAX_CLIENTS; i++)
-    if (m->clients[i].fd >= 0 && (m->clients[i].attached & CL_ATTACH_STDIN))
-      loop_change (m, m->clients[i].fd,
-                   (on ? EPOLLIN : 0) | (m->clients[i].owes ? EPOLLOUT : 0), EVENT_CLIENT, i);
 }
 
 /* Write what waits; while some is left, nobody's input is read. */
@@ -217,24 +278,34 @@ clients_input (struct monitor *m)
             loop_add (m, m->in_fd, EPOLLOUT, EVENT_STDIN, 0);
           else
             loop_change (m, m->in_fd, EPOLLIN | EPOLLOUT, EVENT_OUTPUT, 0);
-          listen_for_input (m, false);
+          m->input_waits = true;
+          watch_input (m);
           return;
         }
       if (n < 0)
         break; /* the container has closed its end */
       m->input_at += n;
     }
-  if (m->input_size > 0)
+  m->input_size = m->input_at = 0;
+  if (m->input_waits)
     {
-      m->input_size = m->input_at = 0;
+      m->input_waits = false;
       if (m->in_fd >= 0 && (m->flags & CL_TTY))
         loop_change (m, m->in_fd, EPOLLIN, EVENT_OUTPUT, 0);
       else if (m->in_fd >= 0)
         epoll_ctl (m->epoll, EPOLL_CTL_DEL, m->in_fd, NULL);
-      listen_for_input (m, true);
+      watch_input (m);
     }
   if (m->input_eof)
-    clients_close_stdin (m);
+    close_stdin (m);
+}
+
+void
+clients_forget_input (struct monitor *m)
+{
+  m->input_size = m->input_at = 0;
+  m->input_waits = m->input_eof = false;
+  watch_input (m);
 }
 
 static void
@@ -244,11 +315,21 @@ take_input (struct monitor *m, const char *data, size_t size)
     return;
   if (m->input == NULL)
     m->input = malloc (CL_MSG_MAX);
-  if (m->input == NULL || m->input_size + size > CL_MSG_MAX)
+  if (m->input == NULL)
     return;
-  memcpy (m->input + m->input_size, data, size);
-  m->input_size += size;
+  memcpy (m->input, data, size);
+  m->input_size = size;
   clients_input (m);
+}
+
+static void
+answer (struct monitor *m, int index)
+{
+  struct client *c = &m->clients[index];
+
+  c->unanswered = cl_send (c->fd, CL_MSG_ACK, c->answer, NULL, 0, -1, MSG_DONTWAIT) < 0
+                  && (errno == EAGAIN || errno == ENOBUFS);
+  watch (m, index);
 }
 
 static void
@@ -257,34 +338,38 @@ obey (struct monitor *m, int index, const struct cl_msg *head, const char *data,
   struct client *c = &m->clients[index];
   struct winsize window;
   int32_t words[2] = { 0, 0 };
-  int answer = 0;
 
+  c->answer = 0;
   memcpy (words, data, size < sizeof words ? size : sizeof words);
   switch (head->type)
     {
     case CL_MSG_ATTACH:
-      c->attached = head->arg;
-      break;
     case CL_MSG_DETACH:
       /* Leaving on purpose: stdin stays open, the container goes on. */
-      c->attached = 0;
+      c->attached = head->type == CL_MSG_ATTACH ? head->arg : 0;
+      if (c->owes && !(c->attached & wanted (m)))
+        excuse (m, index);
       break;
     case CL_MSG_WATCH:
       c->watches = head->arg != 0;
       break;
     case CL_MSG_STDIN:
-      take_input (m, data, size);
+      if (c->attached & CL_ATTACH_STDIN)
+        take_input (m, data, size);
       return;
     case CL_MSG_STDIN_EOF:
-      m->input_eof = true;
-      clients_input (m);
+      if (c->attached & CL_ATTACH_STDIN)
+        {
+          m->input_eof = true;
+          clients_input (m);
+        }
       return;
     case CL_MSG_RESIZE:
       window = (struct winsize){ .ws_row = head->arg >> 16, .ws_col = head->arg & 0xffff };
       if (!(m->flags & CL_TTY) || m->out_fd[0] < 0)
-        answer = ENOTTY;
+        c->answer = ENOTTY;
       else if (ioctl (m->out_fd[0], TIOCSWINSZ, &window) < 0)
-        answer = errno;
+        c->answer = errno;
       break;
     case CL_MSG_STOP:
       monitor_stop (m, words[0], head->arg);
@@ -293,20 +378,17 @@ obey (struct monitor *m, int index, const struct cl_msg *head, const char *data,
       monitor_restart (m, head->arg);
       break;
     case CL_MSG_KILL:
-      if (m->main.pid == 0)
-        answer = ESRCH;
-      else
-        monitor_kill (m, head->arg);
+      c->answer = monitor_kill (m, head->arg);
       break;
     case CL_MSG_POLICY:
       m->policy = words[0];
       m->max_retries = words[1];
       break;
     default:
-      answer = EPROTO;
+      c->answer = EPROTO;
       break;
     }
-  cl_send (c->fd, CL_MSG_ACK, answer, NULL, 0, -1, MSG_DONTWAIT);
+  answer (m, index);
 }
 
 void
@@ -319,9 +401,11 @@ clients_event (struct monitor *m, int index, uint32_t events)
 
   if (c->fd < 0)
     return;
-  if ((events & EPOLLOUT) && c->owes && clients_offer (m))
+  if (c->unanswered)
+    answer (m, index);
+  if (c->owes && clients_offer (m))
     loop_resume (m);
-  if (c->fd < 0 || !(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
+  if (!(c->events & EPOLLIN) || !(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
     return;
   n = TEMP_FAILURE_RETRY_ (recv (c->fd, buffer, sizeof buffer, MSG_DONTWAIT));
   if (n < 0 && errno == ECONNRESET)

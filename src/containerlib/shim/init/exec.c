@@ -20,7 +20,6 @@ exit_status (int status)
   return WIFEXITED (status) ? WEXITSTATUS (status) : 128 + WTERMSIG (status);
 }
 
-/* One call joins all of them; a kernel before 5.8 wants them one by one. */
 static int
 join (int pidfd, int mask, struct cl_error *err)
 {
@@ -74,15 +73,25 @@ int
 cl_exec_inside (const struct cl_plan *plan, const struct cl_cgroups *cgroups, int pidfd,
                 const struct cl_record *command, int output, struct cl_error *err)
 {
-  int pid = fork ();
   struct cl_cgroups entries = *cgroups;
   int mask = joinable (plan);
-  struct cl_launch l = { .plan = plan, .cgroups = &entries, .mount_fd = -1, .inside = true, .cgroupns = (mask & CLONE_NEWCGROUP) ? pidfd : -1, .command = command, .stdio = { -1, output, output } };
+  struct cl_launch l = { .plan = plan,
+                         .cgroups = &entries,
+                         .mount_fd = -1,
+                         .inside = true,
+                         .cgroupns = (mask & CLONE_NEWCGROUP) ? pidfd : -1,
+                         .command = command,
+                         .stdio = { -1, output, output } };
   int keep[3 + CL_MAX_CGROUPS];
   struct cl_launched launched;
   struct cl_error failure = { 0 };
-  int status, n;
+  int status, n, pid;
 
+  if (cl_score_take (plan, err) < 0)
+    return -1;
+  pid = fork ();
+  if (pid != 0)
+    cl_score_give_back ();
   if (pid < 0)
     return cl_fail (err, CL_STAGE_SPAWN, errno, "fork");
   if (pid > 0)

@@ -112,7 +112,8 @@ health_timer (struct monitor *m)
       kill (h->pid, SIGKILL);
       return;
     }
-  if (h->result == NULL || pipe2 (pair, O_CLOEXEC) < 0)
+  /* Nothing can be asked of a paused container. */
+  if (h->result == NULL || cl_cgroups_frozen (&m->cgroups) || pipe2 (pair, O_CLOEXEC) < 0)
     {
       schedule (m);
       return;

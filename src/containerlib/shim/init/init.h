@@ -77,7 +77,9 @@ int cl_cgroups_unified (const struct cl_cgroups *groups);
 int cl_cgroups_narrow (struct cl_cgroups *groups, struct cl_error *err);
 /* Called by the process that is to be in them; single-threaded. */
 int cl_cgroups_enter (const struct cl_cgroups *groups, struct cl_error *err);
-bool cl_cgroups_oom (const struct cl_cgroups *groups);
+/* How many processes in them were killed for want of memory. */
+uint64_t cl_cgroups_oom_kills (const struct cl_cgroups *groups);
+bool cl_cgroups_frozen (const struct cl_cgroups *groups);
 void cl_cgroups_thaw (const struct cl_cgroups *groups);
 /* SIGKILL to every process in them. */
 void cl_cgroups_kill (const struct cl_cgroups *groups);
@@ -111,6 +113,9 @@ struct cl_launched
 
 /* Once, before this process changes its ids. */
 void cl_score_open (void);
+/* What is born in between has the plan's out-of-memory score. */
+int cl_score_take (const struct cl_plan *plan, struct cl_error *err);
+void cl_score_give_back (void);
 /* Returns when execve has succeeded, or -1 with what failed. */
 int cl_launch (const struct cl_launch *launch, struct cl_launched *out,
                struct cl_error *err);

@@ -25,6 +25,7 @@ cl_namespace_flags (const struct cl_plan *plan)
  * while that is still allowed. */
 static int score_fd = -1;
 static char score_before[16];
+static bool score_taken;
 
 void
 cl_score_open (void)
@@ -34,19 +35,34 @@ cl_score_open (void)
     score_before[0] = '\0';
 }
 
-static bool
-wants_score (const struct cl_plan *plan, char *text, size_t size)
+int
+cl_score_take (const struct cl_plan *plan, struct cl_error *err)
 {
+  char text[24];
   struct cl_record r;
 
   cl_plan_rewind (plan, &r);
   while (cl_plan_next (plan, &r, NULL) > 0)
     if (r.op == CL_OP_OOM_SCORE_ADJ)
       {
-        snprintf (text, size, "%lld", (long long) cl_record_int (&r, 0));
-        return true;
+        snprintf (text, sizeof text, "%lld", (long long) cl_record_int (&r, 0));
+        if (score_fd < 0 || pwrite (score_fd, text, strlen (text), 0) < 0)
+          return cl_fail (err, CL_STAGE_RLIMIT, errno, "oom_score_adj %s", text);
+        score_taken = true;
       }
-  return false;
+  return 0;
+}
+
+/* When that is refused the launcher keeps the higher score: it dies first, not
+ * wrongly. */
+void
+cl_score_give_back (void)
+{
+  int saved = errno;
+
+  if (score_taken && pwrite (score_fd, score_before, strlen (score_before), 0) >= 0)
+    score_taken = false;
+  errno = saved;
 }
 
 /* clone3 into the cgroup: moving there later waits for a grace period of
@@ -115,20 +131,18 @@ cl_launch (const struct cl_launch *l, struct cl_launched *out,
 {
   cleanup_close int mine = -1, theirs = -1;
   int pair[2], pid, pidfd = -1, r;
-  char score[24];
-  bool scored;
 
   out->terminal = -1;
   if (socketpair (AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
     return cl_fail (err, CL_STAGE_SPAWN, errno, "make a socket pair");
   mine = pair[0];
   theirs = pair[1];
-  scored = wants_score (l->plan, score, sizeof score);
-  if (scored && (score_fd < 0 || pwrite (score_fd, score, strlen (score), 0) < 0))
-    return cl_fail (err, CL_STAGE_RLIMIT, errno, "oom_score_adj %s", score);
+  /* A health check's waiter was born with the score. */
+  if (l->command == NULL && cl_score_take (l->plan, err) < 0)
+    return -1;
   pid = clone_process (l, &pidfd, err);
-  if (scored && pid != 0 && pwrite (score_fd, score_before, strlen (score_before), 0) < 0)
-    errno = 0; /* the monitor keeps the higher score: it dies first, not wrongly */
+  if (pid != 0 && l->command == NULL)
+    cl_score_give_back ();
   if (pid < 0)
     return -1;
   if (pid == 0)

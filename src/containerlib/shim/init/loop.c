@@ -12,6 +12,9 @@
 #include <sys/wait.h>
 #include <time.h>
 
+/* The most that a pipe holds, /proc/sys/fs/pipe-max-size. */
+#define PIPE_MAX 1048576
+
 int64_t
 cl_now_ms (void)
 {
@@ -127,8 +130,8 @@ loop_resume (struct monitor *m)
                 EVENT_OUTPUT, i);
 }
 
-/* One chunk from the container to the log and the clients.  False at the end
- * of the stream; errno EAGAIN when there is nothing now. */
+/* One chunk from the container to the log and the clients.  False when there
+ * is nothing now, or nothing any more. */
 static bool
 pump (struct monitor *m, int index)
 {
@@ -143,7 +146,6 @@ pump (struct monitor *m, int index)
       if (m->in_fd == m->out_fd[index])
         m->in_fd = -1;
       m->out_fd[index] = -1;
-      errno = EPIPE;
       return false;
     }
   if (m->log.fd >= 0)
@@ -162,14 +164,17 @@ void
 loop_drain (struct monitor *m)
 {
   int64_t deadline = cl_now_ms () + 10000;
+  int rest = PIPE_MAX / CHUNK;
 
   for (int i = 0; i < 2; i++)
     while (m->out_fd[i] >= 0)
       {
+        bool late = cl_now_ms () > deadline;
+
         if (m->blocked)
           {
             /* A client that takes nothing for this long loses the rest. */
-            if (cl_now_ms () > deadline)
+            if (late)
               clients_drop_slow (m);
             else if (!clients_offer (m))
               {
@@ -178,7 +183,9 @@ loop_drain (struct monitor *m)
               }
             m->blocked = false;
           }
-        if (!pump (m, i) && errno == EAGAIN)
+        /* Somebody outside to whom the container gave the pipe may write into
+         * it without an end. */
+        if ((late && rest-- == 0) || !pump (m, i))
           break;
       }
 }

@@ -6,7 +6,7 @@
 
 #include "init/init.h"
 
-#define MAX_CLIENTS 64
+#define MAX_CLIENTS 512
 #define CHUNK 16384
 
 enum event_kind
@@ -27,9 +27,12 @@ struct client
 {
   int fd;       /* -1: free */
   int attached; /* enum cl_attach */
+  int answer;   /* to its last message */
+  uint32_t events; /* what the loop looks for */
   bool watches;
   bool owes;    /* has not taken the present chunk */
   bool mute;    /* takes nothing any more */
+  bool unanswered; /* there was no room for the answer */
 };
 
 struct log
@@ -70,6 +73,7 @@ struct monitor
   int mounts_fd;           /* the container's mount namespace, when it is to be swept */
   int peer_fd;             /* the terminal's inner side, held open */
   int64_t started_ms;      /* CLOCK_MONOTONIC */
+  uint64_t oom_kills;      /* in its groups, before this run */
 
   int policy, max_retries, backoff_ms;
   bool stopping, remove, again; /* again: a restart was asked for */
@@ -78,6 +82,8 @@ struct monitor
   struct log log;
   struct health health;
   struct client clients[MAX_CLIENTS];
+  int nclients; /* places that were ever taken */
+  bool full;    /* nobody is let in until one leaves */
 
   /* One chunk of output waits for the slowest attached client. */
   char chunk[CHUNK];
@@ -87,6 +93,7 @@ struct monitor
   /* Bytes on their way to the container's stdin, and who sent them. */
   char *input;
   size_t input_size, input_at;
+  bool input_waits; /* for room in the pipe or terminal */
   bool input_eof;
 
   struct cl_state state;
@@ -99,7 +106,8 @@ int64_t cl_now_ns (void);
 int monitor_start (struct monitor *m, struct cl_error *err);
 void monitor_exited (struct monitor *m, int status, const void *usage);
 void monitor_stop (struct monitor *m, int signal, int grace_ms);
-void monitor_kill (struct monitor *m, int signal);
+/* 0, or an errno. */
+int monitor_kill (struct monitor *m, int signal);
 void monitor_restart (struct monitor *m, int grace_ms);
 void monitor_write_state (struct monitor *m);
 
@@ -135,7 +143,8 @@ bool clients_offer (struct monitor *m);
 void clients_drop_slow (struct monitor *m);
 void clients_grew (struct monitor *m);
 void clients_input (struct monitor *m);
-void clients_close_stdin (struct monitor *m);
+/* The container that it was for has ended. */
+void clients_forget_input (struct monitor *m);
 
 /* logs.c */
 int log_open (struct log *log, int dir_fd, struct cl_error *err);

@@ -33,6 +33,13 @@ monitor_write_state (struct monitor *m)
   TEMP_FAILURE_RETRY_ (pwrite (m->state_fd, &m->state, sizeof m->state, 0));
 }
 
+/* A time of a hundred years is no negative one. */
+static int
+clamp (int64_t value)
+{
+  return value < 0 ? 0 : value > INT_MAX ? INT_MAX : value;
+}
+
 static void
 read_plan (struct monitor *m)
 {
@@ -45,7 +52,7 @@ read_plan (struct monitor *m)
       case CL_OP_CONTAINER:
         m->flags = cl_record_int (&r, 0);
         m->stop_signal = cl_record_int (&r, 1);
-        m->grace_ms = cl_record_int (&r, 2);
+        m->grace_ms = clamp (cl_record_int (&r, 2));
         m->id = cl_record_str (&r, 0, NULL);
         break;
       case CL_OP_FDS:
@@ -144,7 +151,12 @@ open_streams (struct monitor *m, struct cl_launch *l, struct cl_error *err)
   int pair[2];
 
   for (int i = 0; i < 3; i++)
-    l->stdio[i] = (m->flags & CL_CAPTURE) ? m->capture[i] : -1;
+    {
+      /* For one run: whoever captures it reads to the end, which comes when
+       * the last copy is closed.  A further run has nobody to print for. */
+      l->stdio[i] = m->capture[i];
+      m->capture[i] = -1;
+    }
   if (m->flags & (CL_CAPTURE | CL_TTY))
     return 0;
   for (int i = 0; i < 2; i++)
@@ -180,7 +192,7 @@ close_streams (struct monitor *m)
   if (m->in_fd >= 0)
     close (m->in_fd);
   m->in_fd = -1;
-  m->input_size = m->input_at = 0;
+  clients_forget_input (m);
 }
 
 int
@@ -188,6 +200,8 @@ monitor_start (struct monitor *m, struct cl_error *err)
 {
   struct cl_launch l = { .plan = &m->plan, .cgroups = &m->cgroups, .flags = m->flags,
                          .mount_fd = m->run_fd, .self_fd = m->self_fd };
+  /* The groups outlive a restart, and with them their counters. */
+  uint64_t oom_kills = cl_cgroups_oom_kills (&m->cgroups);
   int r;
 
   if (open_streams (m, &l, err) < 0)
@@ -215,6 +229,7 @@ monitor_start (struct monitor *m, struct cl_error *err)
       loop_add (m, m->out_fd[i], EPOLLIN, EVENT_OUTPUT, i);
 
   m->started_ms = cl_now_ms ();
+  m->oom_kills = oom_kills;
   m->state.status = CL_RUNNING;
   m->state.pid = m->main.pid;
   m->state.pid_start = cl_start_time (m->main.pid);
@@ -233,11 +248,11 @@ monitor_start (struct monitor *m, struct cl_error *err)
   return 0;
 }
 
-void
+int
 monitor_kill (struct monitor *m, int sig)
 {
   if (m->main.pid == 0)
-    return;
+    return ESRCH;
   if (sig == SIGKILL || sig == m->stop_signal)
     {
       m->stopping = true;
@@ -245,7 +260,7 @@ monitor_kill (struct monitor *m, int sig)
     }
   if (sig == SIGKILL)
     cl_cgroups_thaw (&m->cgroups);
-  sys_pidfd_send_signal (m->main.pidfd, sig);
+  return sys_pidfd_send_signal (m->main.pidfd, sig) < 0 ? errno : 0;
 }
 
 static void
@@ -286,6 +301,8 @@ monitor_restart (struct monitor *m, int grace_ms)
 {
   struct cl_error err = { 0 };
 
+  if (m->remove)
+    return; /* its owner is gone: the end has begun */
   if (m->main.pid != 0)
     {
       monitor_stop (m, 0, grace_ms);
@@ -328,6 +345,7 @@ monitor_exited (struct monitor *m, int status, const void *usage_)
   struct cl_state *s = &m->state;
   bool restart;
 
+  s->finished_ns = cl_now_ns ();
   loop_timer (m->stop_timer, 0);
   m->main.pid = 0;
   close (m->main.pidfd);
@@ -348,11 +366,10 @@ monitor_exited (struct monitor *m, int status, const void *usage_)
   loop_drain (m);
   close_streams (m);
 
-  s->finished_ns = cl_now_ns ();
   s->exit_code = WIFEXITED (status) ? WEXITSTATUS (status) : 128 + WTERMSIG (status);
   s->signal = WIFSIGNALED (status) ? WTERMSIG (status) : 0;
   s->core_dumped = WIFSIGNALED (status) && WCOREDUMP (status);
-  s->oom_killed = cl_cgroups_oom (&m->cgroups);
+  s->oom_killed = cl_cgroups_oom_kills (&m->cgroups) > m->oom_kills;
   s->user_us = usage->ru_utime.tv_sec * 1000000LL + usage->ru_utime.tv_usec;
   s->system_us = usage->ru_stime.tv_sec * 1000000LL + usage->ru_stime.tv_usec;
   s->max_rss_kb = usage->ru_maxrss;
@@ -376,8 +393,8 @@ monitor_exited (struct monitor *m, int status, const void *usage_)
   s->restart_count++;
   if (cl_now_ms () - m->started_ms >= BACKOFF_RESET_MS || m->backoff_ms == 0)
     m->backoff_ms = BACKOFF_FIRST_MS;
-  else if (m->backoff_ms < BACKOFF_LAST_MS)
-    m->backoff_ms *= 2;
+  else
+    m->backoff_ms = m->backoff_ms < BACKOFF_LAST_MS / 2 ? m->backoff_ms * 2 : BACKOFF_LAST_MS;
   if (m->restart_timer < 0)
     {
       m->restart_timer = timerfd_create (CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -417,9 +434,6 @@ prepare (struct monitor *m, struct cl_error *err)
   cl_score_open ();
   if (enter_userns (&m->plan, err) < 0)
     return -1;
-  /* Nor may its children be, from the first instant: who shares their process
-   * namespace would see their descriptors. */
-  prctl (PR_SET_DUMPABLE, 0, 0, 0, 0);
   /* Before the first clone: a container that shares its process namespace
    * sees the child from its birth (CVE-2016-9962).  Not earlier: only a
    * dumpable process may write its own id maps. */
@@ -447,8 +461,6 @@ cl_main_run (int argc, char **argv)
   m->health_timer = m->in_fd = m->out_fd[0] = m->out_fd[1] = m->log.fd = m->health.output = -1;
   for (int i = 0; i < 3; i++)
     m->capture[i] = -1;
-  for (int i = 0; i < MAX_CLIENTS; i++)
-    m->clients[i].fd = -1;
   /* What Python passed is for this process alone. */
   sys_close_range (3, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */);
 
