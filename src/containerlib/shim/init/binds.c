@@ -110,6 +110,16 @@ cl_mount (struct cl_child *c, const struct cl_record *r, struct cl_error *err)
   return cl_attach (mount, target, path, err);
 }
 
+/* In a user namespace a mount with locked children is copied whole or not at
+ * all. */
+static int
+copy_tree (int dirfd, const char *path, unsigned int flags)
+{
+  int mount = sys_open_tree (dirfd, path, flags);
+
+  return mount < 0 && errno == EINVAL ? sys_open_tree (dirfd, path, flags | AT_RECURSIVE) : mount;
+}
+
 static int
 open_source (const struct cl_record *r, struct cl_error *err)
 {
@@ -134,15 +144,10 @@ open_source (const struct cl_record *r, struct cl_error *err)
                            RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS);
       if (inner < 0)
         return cl_fail (err, CL_STAGE_MOUNT, errno, "sub-path %s of %s", sub, source);
-      mount = sys_open_tree (inner, "", tree | AT_EMPTY_PATH);
+      mount = copy_tree (inner, "", tree | AT_EMPTY_PATH);
     }
   else
-    mount = sys_open_tree (AT_FDCWD, source,
-                           tree | ((flags & CL_MOUNT_NOFOLLOW) ? AT_SYMLINK_NOFOLLOW : 0));
-  if (mount < 0 && errno == EINVAL && !(tree & AT_RECURSIVE))
-    /* In a user namespace a mount with locked children is copied whole or
-     * not at all. */
-    mount = sys_open_tree (AT_FDCWD, source, tree | AT_RECURSIVE);
+    mount = copy_tree (AT_FDCWD, source, tree | ((flags & CL_MOUNT_NOFOLLOW) ? AT_SYMLINK_NOFOLLOW : 0));
   if (mount < 0 && errno == ENOENT && (flags & CL_MOUNT_OPTIONAL))
     return -2;
   if (mount < 0)
