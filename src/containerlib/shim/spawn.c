@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common.h"
 
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -85,7 +86,7 @@ cl_spawn (int exe_fd, char *const argv[], char *const envp[], const int *fds,
   struct spawn s = { .exe_fd = exe_fd, .argv = argv, .envp = envp, .fds = fds, .nfds = nfds };
   sigset_t all, old;
   char *stack;
-  int pid;
+  int pid, cancel;
 
   if (nfds < 3 || nfds > MAX_FDS)
     return cl_fail (err, CL_STAGE_SPAWN, EINVAL, "spawn with %d descriptors", nfds);
@@ -96,12 +97,15 @@ cl_spawn (int exe_fd, char *const argv[], char *const envp[], const int *fds,
 
   sigfillset (&all);
   pthread_sigmask (SIG_BLOCK, &all, &old);
+  /* The child shares this thread's memory, a pending cancellation too. */
+  pthread_setcancelstate (PTHREAD_CANCEL_DISABLE, &cancel);
   /* CLONE_VM | CLONE_VFORK: the cost does not grow with the caller's memory,
    * and no page of it is copied.  CLONE_PIDFD: a caller that waits for all
    * its children, or ignores SIGCHLD, may have the pid reaped at once. */
   pid = clone (child, stack + STACK_SIZE, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &s, pidfd);
   if (pid < 0)
     s.error = errno;
+  pthread_setcancelstate (cancel, NULL);
   pthread_sigmask (SIG_SETMASK, &old, NULL);
   munmap (stack, STACK_SIZE);
 

@@ -202,7 +202,7 @@ chmod (const char *path, mode_t mode)
 int
 futimens (int fd, const struct timespec times[2])
 {
-  return utimensat (fd, NULL, times, 0);
+  return CALL (SYS_utimensat, fd, NULL, times, 0, 0, 0);
 }
 
 /* ---- mounts and namespaces ---- */

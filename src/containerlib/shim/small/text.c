@@ -226,7 +226,7 @@ digits (const char *text, char **end, int base, int *negative)
     base = text[0] == '0' ? 8 : 10;
   for (;; text++)
     {
-      int c = *text | 32, digit = c >= 'a' ? c - 'a' + 10 : *text - '0';
+      int c = *text | 32, digit = c >= 'a' ? c - 'a' + 10 : c <= '9' ? *text - '0' : base;
 
       if (digit < 0 || digit >= base)
         break;
