@@ -154,8 +154,11 @@ cl_attach (int mount, int target, const char *path, struct cl_error *err)
 
 /* ---- overlay ---- */
 
+#define FD_NAMES "/proc/self/fd"
+
 /* The kernel takes at most 255 bytes a parameter and splits some at commas
- * and colons: a descriptor's name has neither length nor odd characters. */
+ * and colons: a descriptor's name has neither length nor odd characters.  It
+ * is looked up from FD_NAMES, where the caller is. */
 static int
 by_descriptor (const char *path, char *out, size_t size, struct cl_error *err)
 {
@@ -163,7 +166,7 @@ by_descriptor (const char *path, char *out, size_t size, struct cl_error *err)
 
   if (fd < 0)
     return cl_fail (err, CL_STAGE_ROOTFS, errno, "open layer %s", path);
-  snprintf (out, size, "/proc/self/fd/%d", fd);
+  snprintf (out, size, "%d", fd);
   return fd;
 }
 
@@ -171,7 +174,7 @@ static int
 overlay_options (const struct cl_record *r, unsigned int first, int fs,
                  bool plus, int *fds, size_t *nfds, struct cl_error *err)
 {
-  char name[40], joined[256] = "";
+  char name[16], joined[256] = "";
   size_t used = 0;
   static const char *const keys[] = { "upperdir", "workdir" };
 
@@ -218,6 +221,8 @@ overlay_try (const struct cl_record *r, unsigned int first, bool plus,
   fs = sys_fsopen ("overlay", FSOPEN_CLOEXEC);
   if (fs < 0)
     return cl_fail (err, CL_STAGE_ROOTFS, errno, "fsopen overlay");
+  if (chdir (FD_NAMES) < 0)
+    return cl_fail (err, CL_STAGE_ROOTFS, errno, "enter %s", FD_NAMES);
   sys_fsconfig (fs, FSCONFIG_SET_STRING, "source", "overlay", 0);
   if (overlay_options (r, first, fs, plus, fds, &nfds, err) == 0)
     {
@@ -239,6 +244,8 @@ overlay_try (const struct cl_record *r, unsigned int first, bool plus,
   code = errno;
   for (size_t i = 0; i < nfds; i++)
     close (fds[i]);
+  if (chdir ("/") < 0)
+    return cl_fail (err, CL_STAGE_ROOTFS, errno, "enter /");
   errno = code;
   return mount;
 }
