@@ -84,20 +84,17 @@ def _execute(
     if config.tty:
         started = starting.start(engine, config, attached=True)
         return _follow_terminal(engine, config, started, input=input, timeout=timeout, encoding=encoding)
-    pipes: list[int] = []
-    try:
-        stdin_read, stdin_write = forks.pipe() if input is not None else (-1, -1)
-        stdout_read, stdout_write = forks.pipe()
-        stderr_read, stderr_write = forks.pipe()
-        pipes += [fd for fd in (stdin_write, stdout_read, stderr_read) if fd >= 0]
-        try:
+    with contextlib.ExitStack() as ours:
+        feed = ours.enter_context(contextlib.ExitStack())
+        with contextlib.ExitStack() as theirs:
+            stdin_read = stdin_write = -1
+            if input is not None:
+                stdin_read, stdin_write = _pipe(theirs, feed)
+            stdout_read, stdout_write = _pipe(ours, theirs)
+            stderr_read, stderr_write = _pipe(ours, theirs)
             started = starting.start(engine, config, streams=(stdin_read, stdout_write, stderr_write))
-        finally:
-            for fd in (stdin_read, stdout_write, stderr_write):
-                if fd >= 0:
-                    forks.close(fd)
-        if stdin_write >= 0:
-            pipes.remove(stdin_write)  # exchange closes it when the input is used up
+        ours.callback(started.status.close)
+        feed.pop_all()  # exchange closes it when the input is used up
         try:
             done = exchange(
                 started.status,
@@ -112,9 +109,16 @@ def _execute(
             raise _end_late(engine, config, started, error, timeout) from None
         _finish(engine, config, started, done)
         return done.state, done.stdout, done.stderr
-    finally:
-        for fd in pipes:
-            forks.close(fd)
+
+
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
+    """
+    A pipe, each end closed by its own stack.
+    """
+    ends = forks.pipe()
+    reader.callback(forks.close, ends[0])
+    writer.callback(forks.close, ends[1])
+    return ends
 
 
 def _finish(engine: Engine, config: ContainerConfig, started: Started, done: Exchanged | None) -> None:
@@ -200,9 +204,15 @@ def _completed(
 def stop_and_remove(engine: Engine, id: str) -> None:
     """
     The end of a ``with`` block: whatever happened to the container before.
+
+    An interrupt, and whatever else goes wrong, ends the grace period.
     """
-    with contextlib.suppress(MonitorGone, ContainerNotFound):
-        ending.stop(engine, id, timeout=None)
+    try:
+        with contextlib.suppress(MonitorGone, ContainerNotFound):
+            ending.stop(engine, id, timeout=None)
+    except BaseException:
+        discard(engine, id)
+        raise
     with contextlib.suppress(ContainerNotFound):
         ending.remove(engine, id, force=True)
 

@@ -33,6 +33,7 @@ _HEADER = struct.Struct("ii")
 _PEER = struct.Struct("3i")
 _TIMEVAL = struct.Struct("@ll")
 _DESCRIPTORS = 4
+_SIGKILL = 9
 _UNANSWERED = (Msg.STDIN, Msg.STDIN_EOF)
 
 
@@ -310,6 +311,14 @@ class MonitorClient:
         the monitor has begun; :meth:`wait_exit` waits for the end.
         """
         self.request(Msg.STOP, _grace(grace), struct.pack("i", signal), timeout=timeout)
+
+    def give_up(self) -> None:
+        """
+        Ask for the end at once, await no answer, and close the connection.
+        """
+        with contextlib.suppress(OSError, ContainerTimeout):  # closed, or the monitor is gone
+            self.send(Msg.STOP, 0, struct.pack("i", _SIGKILL), timeout=1)
+        self.close()
 
     def kill(self, signal: int, *, timeout: float | None = 30.0) -> None:
         """

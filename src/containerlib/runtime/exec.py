@@ -5,6 +5,7 @@ Processes in a running container, and sockets in its network.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -129,26 +130,31 @@ def _spawn(
     tty: bool,
 ) -> Process:
     config = target.config
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    status = MonitorClient(ours.detach(), subject=config.name)
+    plan_fd = plan.memfd()
     try:
-        plan_fd = plan.memfd()
-        try:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with ours, theirs:
             fds = [-1, -1, -1, plan_fd, theirs.fileno(), target.pidfd, *passed]
             child = shim.spawn(["containerlib-init", "exec"], fds=fds)
-        finally:
-            os.close(plan_fd)
-            theirs.close()
-        terminal = None
+            status = MonitorClient(ours.detach(), subject=config.name)
+    finally:
+        os.close(plan_fd)
+    terminal = None
+    try:
         message = status.receive()
         if tty and message is not None and message.type == Msg.TERMINAL:
             terminal = message.fds[0]
             message = status.receive()
         if message is None or message.type != Msg.STARTED:
-            child.wait()
             raise _failure(target, message)
     except BaseException:
+        if terminal is not None:
+            os.close(terminal)
+        # After an interrupt the helper still starts what nobody wants any more.
+        with contextlib.suppress(OSError):
+            status.send(Msg.KILL, signal.SIGKILL)
         status.close()
+        child.wait()
         raise
     return Process(
         argv,

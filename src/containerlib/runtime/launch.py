@@ -174,14 +174,12 @@ def start(launch: Launch) -> Started:
     opened: list[int] = []
     try:
         plan = _compile(launch, fds, opened)
+        plan_fd = plan.memfd()
+        opened.append(plan_fd)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            plan_fd = plan.memfd()
-            opened.append(plan_fd)
+        with ours, theirs:
             fds[3], fds[4] = plan_fd, theirs.fileno()
             child = shim.spawn(["containerlib-init", "run"], fds=fds)
-        finally:
-            theirs.close()
             status = MonitorClient(ours.detach(), subject=launch.config.name)
     finally:
         for fd in opened:
@@ -206,7 +204,8 @@ def _hear(launch: Launch, child: shim.Child, status: MonitorClient) -> Started:
             status.receive()
         raise start_error(error, subject=config.name, image=config.image, path=config.environment.get("PATH"))
     except BaseException:
-        status.close()
+        # After an interrupt the monitor still starts what nobody wants any more.
+        status.give_up()
         child.wait()
         raise
     finally:

@@ -103,14 +103,13 @@ class Objects:
             check_name(name, kind=self._kind)
         top = self._top()
         temporary = makers.making(id)
+        claimed = foreign = False
         try:
-            os.mkdir(temporary, 0o700, dir_fd=top)
-        except FileExistsError:
-            raise Conflict(f"another thread is making the {self._kind} {id}", subject=id) from None
-        except OSError as error:
-            raise self._failed("make", id, error) from error
-        claimed = False
-        try:
+            try:
+                os.mkdir(temporary, 0o700, dir_fd=top)
+            except FileExistsError:
+                foreign = True
+                raise Conflict(f"another thread is making the {self._kind} {id}", subject=id) from None
             fd = os.open(temporary, DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -122,8 +121,8 @@ class Objects:
                     _write(path, data, dir_fd=fd, durable=durable)
                 if name is not None:
                     os.symlink(name, OWN_NAME, dir_fd=fd)
+                    claimed = True  # before it is: an interrupt may follow at once
                     self.names.claim(name, id)
-                    claimed = True
                 if durable:
                     os.fsync(fd)
                 self._commit(temporary, id, top)
@@ -134,8 +133,9 @@ class Objects:
         except BaseException as error:
             if claimed and name is not None:
                 self.names.release(name, id)
-            with contextlib.suppress(OSError):
-                remove_tree(temporary, dir_fd=top)
+            if not foreign:
+                with contextlib.suppress(OSError):
+                    remove_tree(temporary, dir_fd=top)
             if isinstance(error, OSError) and not isinstance(error, ContainerlibError):
                 raise self._failed("make", id, error) from error
             raise
