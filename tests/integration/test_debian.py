@@ -140,8 +140,8 @@ def test_bash_on_a_terminal(image, init, eventually):
         eventually(lambda: "sleep" in [process.command for process in container.top()])
         os.write(master, b"\x1a")
         see(b"Stopped")
-        os.write(master, b"kill %1; wait; echo gone $?\n")
-        see(b"gone ")
+        os.write(master, b"exit 3\n")
+        see(b"There are stopped jobs")
         os.write(master, b"exit 3\n")
         thread.join(30)
         assert [3] == result

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from containerlib.containers import observing, starting
 from containerlib.errors import Conflict, ContainerlibError, ContainerNotFound, ContainerTimeout, CorruptState
-from containerlib.runtime import cgroups, forks
+from containerlib.runtime import cgroups
 from containerlib.runtime.client import MonitorClient, MonitorGone
 from containerlib.runtime.failures import start_error
-from containerlib.shim import Msg, decode_error
+from containerlib.shim import Msg, decode_error, forks
 from containerlib.store import makers
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from containerlib.errors import (
     ExitCodeLost,
     InvalidOption,
 )
-from containerlib.runtime import forks
 from containerlib.runtime.attachment import Attachment
 from containerlib.runtime.client import Deadline, MonitorGone
 from containerlib.runtime.exchange import exchange
+from containerlib.shim import forks
 from containerlib.types import Completed
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from containerlib.containers import observing
 from containerlib.containers.groundwork import compile_cgroups, late_groups, layout_of, network_files
 from containerlib.errors import Conflict, ContainerlibError, ContainerNotFound, ImageNotFound
 from containerlib.images import library
-from containerlib.runtime import cgroups, forks, launch
+from containerlib.runtime import cgroups, launch
 from containerlib.runtime.client import Deadline
 from containerlib.runtime.launch import Launch, Peer, Started
 from containerlib.runtime.rootfs import Overlay, RootFilesystem
-from containerlib.shim import Status
+from containerlib.shim import Status, forks
 from containerlib.store import makers
 from containerlib.types import ContainerConfig
 

@@ -18,6 +18,7 @@ from typing import Self
 from containerlib import shim
 from containerlib.errors import NotSupported
 from containerlib.images.archive import Entry
+from containerlib.shim import forks
 from containerlib.store.trees import helper_error
 
 MAGIC = 0x7972746E
@@ -65,7 +66,7 @@ class Unpacker:
         if sync:
             argv.append("--sync")
         stream_reader, stream_writer = os.pipe2(os.O_CLOEXEC)
-        self._error, error_writer = os.pipe2(os.O_CLOEXEC)
+        self._error, error_writer = forks.pipe()
         try:
             self._child = shim.spawn(
                 argv,
@@ -73,11 +74,11 @@ class Unpacker:
             )
         except BaseException:
             os.close(stream_writer)
-            os.close(self._error)
+            forks.close(self._error)
             raise
         finally:
             os.close(stream_reader)
-            os.close(error_writer)
+            forks.close(error_writer)
         with contextlib.suppress(OSError):  # over the user's limit for pipes
             fcntl.fcntl(stream_writer, fcntl.F_SETPIPE_SZ, CHUNK)
         self._stream = open(stream_writer, "wb", buffering=CHUNK)  # noqa: SIM115  # closed by _end()
@@ -100,7 +101,7 @@ class Unpacker:
         if self._error >= 0:
             while part := os.read(self._error, 4096):
                 record += part
-            os.close(self._error)
+            forks.close(self._error)
             self._error = -1
         self._child.wait()
         return record

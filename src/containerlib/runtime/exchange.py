@@ -17,9 +17,8 @@ from typing import IO, Any
 import attrs
 
 from containerlib.errors import ContainerTimeout
-from containerlib.runtime import forks
 from containerlib.runtime.client import Deadline, MonitorClient, exit_state
-from containerlib.shim import Msg, State
+from containerlib.shim import Msg, State, forks
 
 Input = bytes | str | IO[Any]
 

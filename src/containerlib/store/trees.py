@@ -14,6 +14,7 @@ import os
 
 from containerlib import shim
 from containerlib.errors import KernelError
+from containerlib.shim import forks
 
 RESOLVE_NO_XDEV = 0x01  # linux/openat2.h
 RESOLVE_NO_SYMLINKS = 0x04
@@ -82,16 +83,16 @@ def _remove_in_helper(name: str, dir_fd: int, userns_fd: int | None) -> None:
     fds = [-1, -1, -1, -1, dir_fd]
     if userns_fd is not None:
         argv.insert(2, "--userns")
-    reader, writer = os.pipe2(os.O_CLOEXEC)
+    reader, writer = forks.pipe()
     try:
         try:
             child = shim.spawn(argv, fds=[*fds, writer, -1 if userns_fd is None else userns_fd])
         finally:
-            os.close(writer)
+            forks.close(writer)
         record = _read_all(reader)
         status = child.wait()
     finally:
-        os.close(reader)
+        forks.close(reader)
     if status == shim.UNKNOWN and not record and not _exists(name, dir_fd):
         return
     if status != 0:
