@@ -194,7 +194,10 @@ clients_send (struct monitor *m, int type, int arg, const void *data, size_t siz
           && cl_send (c->fd, type, arg, data, size, -1, MSG_DONTWAIT) == 0)
         continue;
       if (errno != EAGAIN)
-        mute (m, i);
+        {
+          mute (m, i);
+          excuse (m, i);
+        }
     }
 }
 
