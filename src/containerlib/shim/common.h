@@ -51,13 +51,13 @@ cl_steal_fd (int *fd)
   return out;
 }
 
-#define TEMP_FAILURE_RETRY_(expr)                                             \
-  (__extension__({                                                            \
-    __typeof__ (expr) r_;                                                     \
-    do                                                                        \
-      r_ = (expr);                                                            \
-    while (r_ == -1 && errno == EINTR);                                       \
-    r_;                                                                       \
+#define TEMP_FAILURE_RETRY_(expr)       \
+  (__extension__ ({                     \
+    __typeof__ (expr) r_;               \
+    do                                  \
+      r_ = (expr);                      \
+    while (r_ == -1 && errno == EINTR); \
+    r_;                                 \
   }))
 
 /* Write all of buf; -1 with errno on failure. */

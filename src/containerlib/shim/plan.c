@@ -61,10 +61,10 @@ cl_plan_rewind (const struct cl_plan *plan, struct cl_record *record)
 static int
 arity (unsigned int op, unsigned int *ints, unsigned int *strs)
 {
-#define A(o, i, s)                                                            \
-  case o:                                                                     \
-    *ints = i;                                                                \
-    *strs = s;                                                                \
+#define A(o, i, s) \
+  case o:          \
+    *ints = i;     \
+    *strs = s;     \
     return 0
   switch (op)
     {

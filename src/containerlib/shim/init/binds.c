@@ -15,8 +15,8 @@ static int
 host_copy (const char *type, const char *path, unsigned int attrs,
            struct cl_error *err)
 {
-  const char *source = strcmp (type, "proc") == 0    ? "/proc"
-                       : strcmp (type, "sysfs") == 0 ? "/sys"
+  const char *source = strcmp (type, "proc") == 0     ? "/proc"
+                       : strcmp (type, "sysfs") == 0  ? "/sys"
                        : strcmp (type, "mqueue") == 0 ? "/dev/mqueue"
                                                       : NULL;
   struct cl_mount_attr attr = { .set = attrs, .propagation = MS_PRIVATE };
@@ -245,7 +245,8 @@ cl_bind (struct cl_child *c, const struct cl_record *r, struct cl_error *err)
     return cl_fail (err, CL_STAGE_MOUNT, errno, "source of %s", path);
   if (set_attributes (mount, set, clear, 0, flags & CL_MOUNT_ATTR_RECURSIVE, path, err) < 0
       || set_attributes (mount, 0, 0, cl_record_int (r, 3) & ~MS_REC,
-                         cl_record_int (r, 3) & MS_REC, path, err) < 0)
+                         cl_record_int (r, 3) & MS_REC, path, err)
+             < 0)
     return -1;
   target = cl_target (c, path, flags, S_ISDIR (st.st_mode), err);
   if (target < 0)

@@ -196,7 +196,7 @@ cl_cgroups_oom_kills (const struct cl_cgroups *groups)
   for (int i = 0; i < groups->count; i++)
     {
       const struct cl_cgroup *g = &groups->dir[i];
-      const char *file = g->version == 2              ? "memory.events"
+      const char *file = g->version == 2               ? "memory.events"
                          : g->kind == CL_CGROUP_MEMORY ? "memory.oom_control"
                                                        : NULL;
       char text[1024];

@@ -157,6 +157,7 @@ health_reaped (struct monitor *m, int pid, int status)
 {
   struct health *h = &m->health;
   static const char text[] = "health check exceeded its timeout";
+  int code;
 
   if (pid != h->pid || pid == 0)
     return false;
@@ -174,7 +175,8 @@ health_reaped (struct monitor *m, int pid, int status)
       memcpy (h->result->output + h->result->size, text, sizeof text - 1);
       h->result->size += sizeof text - 1;
     }
-  record (m, h->timed_out ? -1 : WIFEXITED (status) ? WEXITSTATUS (status) : 128 + WTERMSIG (status));
+  code = WIFEXITED (status) ? WEXITSTATUS (status) : 128 + WTERMSIG (status);
+  record (m, h->timed_out ? -1 : code);
   schedule (m);
   return true;
 }

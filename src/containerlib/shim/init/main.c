@@ -26,9 +26,12 @@ static const struct
   const char *name;
   int (*main) (int argc, char **argv);
 } modes[] = {
-  { "run", cl_main_run },         { "exec", cl_main_exec },
-  { "connect", cl_main_connect }, { "userns", cl_main_userns },
-  { "unpack", cl_main_unpack },   { "remove", cl_main_remove },
+  { "run", cl_main_run },
+  { "exec", cl_main_exec },
+  { "connect", cl_main_connect },
+  { "userns", cl_main_userns },
+  { "unpack", cl_main_unpack },
+  { "remove", cl_main_remove },
 };
 
 int

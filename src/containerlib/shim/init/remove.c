@@ -21,7 +21,7 @@
 #endif
 
 #define MAX_DEPTH 32
-#define WALK_RESOLVE                                                          \
+#define WALK_RESOLVE \
   (RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS)
 
 struct remover

@@ -147,7 +147,8 @@ cl_attach (int mount, int target, const char *path, struct cl_error *err)
   if (fstatfs (target, &fs) == 0 && fs.f_type == PROC_SUPER_MAGIC)
     return cl_fail (err, CL_STAGE_MOUNT, EPERM, "mount over /proc at %s", path);
   if (sys_move_mount (mount, "", target, "",
-                      MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+                      MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)
+      < 0)
     return cl_fail (err, CL_STAGE_MOUNT, errno, "attach %s", path);
   return 0;
 }

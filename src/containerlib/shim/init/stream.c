@@ -42,7 +42,7 @@ cl_stream_take (struct cl_stream *in, void *out, size_t size, struct cl_error *e
 
 int
 cl_stream_copy (struct cl_stream *in, int fd, uint64_t offset, uint64_t size, const char *path,
-      struct cl_error *err)
+                struct cl_error *err)
 {
   if (offset > INT64_MAX || size > INT64_MAX - offset)
     return cl_fail (err, CL_STAGE_UNPACK, EFBIG, "write %s", path);

@@ -32,13 +32,17 @@
 /* The kernel's sets of signals have 64 bits. */
 #define SIGSET 8
 
-#define F0(type, name, n) type name (void) { return CALL (n, 0, 0, 0, 0, 0, 0); }
-#define F1(type, name, n, A) type name (A a) { return CALL (n, a, 0, 0, 0, 0, 0); }
-#define F2(type, name, n, A, B) type name (A a, B b) { return CALL (n, a, b, 0, 0, 0, 0); }
-#define F3(type, name, n, A, B, C) type name (A a, B b, C c) { return CALL (n, a, b, c, 0, 0, 0); }
-#define F4(type, name, n, A, B, C, D)                                         \
+#define F0(type, name, n) \
+  type name (void) { return CALL (n, 0, 0, 0, 0, 0, 0); }
+#define F1(type, name, n, A) \
+  type name (A a) { return CALL (n, a, 0, 0, 0, 0, 0); }
+#define F2(type, name, n, A, B) \
+  type name (A a, B b) { return CALL (n, a, b, 0, 0, 0, 0); }
+#define F3(type, name, n, A, B, C) \
+  type name (A a, B b, C c) { return CALL (n, a, b, c, 0, 0, 0); }
+#define F4(type, name, n, A, B, C, D) \
   type name (A a, B b, C c, D d) { return CALL (n, a, b, c, d, 0, 0); }
-#define F5(type, name, n, A, B, C, D, E)                                      \
+#define F5(type, name, n, A, B, C, D, E) \
   type name (A a, B b, C c, D d, E e) { return CALL (n, a, b, c, d, e, 0); }
 
 /* ---- descriptors and files ---- */

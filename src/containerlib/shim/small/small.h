@@ -13,7 +13,7 @@ long small_call (long n, long a, long b, long c, long d, long e, long f);
 /* The same with errno. */
 long small_result (long result);
 
-#define CALL(n, a, b, c, d, e, f)                                             \
+#define CALL(n, a, b, c, d, e, f) \
   small_result (small_call (n, (long) (a), (long) (b), (long) (c), (long) (d), (long) (e), (long) (f)))
 
 #endif

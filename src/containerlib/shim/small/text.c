@@ -226,8 +226,12 @@ digits (const char *text, char **end, int base, int *negative)
     base = text[0] == '0' ? 8 : 10;
   for (;; text++)
     {
-      int c = *text | 32, digit = c >= 'a' ? c - 'a' + 10 : c <= '9' ? *text - '0' : base;
+      int c = *text | 32, digit = base;
 
+      if (c >= 'a')
+        digit = c - 'a' + 10;
+      else if (c <= '9')
+        digit = *text - '0';
       if (digit < 0 || digit >= base)
         break;
       value = value * base + digit;
@@ -322,6 +326,7 @@ vsnprintf (char *restrict out, size_t size, const char *restrict format, va_list
   for (; *format != '\0'; format++)
     {
       int width = 0, precision = -1, wide = 0, prefix = 0;
+      unsigned int base;
       char pad = ' ';
       long value;
 
@@ -379,7 +384,10 @@ vsnprintf (char *restrict out, size_t size, const char *restrict format, va_list
         case 'x':
         case 'o':
           value = wide ? va_arg (ap, long) : (long) va_arg (ap, unsigned int);
-          put_number (&s, value, *format == 'u' ? 10 : *format == 'x' ? 16 : 8, 0, width, pad,
+          base = *format == 'o' ? 8 : 10;
+          if (*format == 'x')
+            base = 16;
+          put_number (&s, value, base, 0, width, pad,
                       prefix && value != 0);
           break;
         default:
