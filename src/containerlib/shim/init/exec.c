@@ -78,6 +78,7 @@ cl_exec_inside (const struct cl_plan *plan, const struct cl_cgroups *cgroups, in
   struct cl_launch l = { .plan = plan,
                          .cgroups = &entries,
                          .mount_fd = -1,
+                         .caller_fd = -1,
                          .inside = true,
                          .cgroupns = (mask & CLONE_NEWCGROUP) ? pidfd : -1,
                          .command = command,
@@ -215,7 +216,7 @@ cl_main_exec (int argc, char **argv)
   prctl (PR_SET_NAME, "containerlib", 0, 0, 0);
   cl_score_open ();
   prctl (PR_SET_DUMPABLE, 0, 0, 0, 0);
-  x.launch = (struct cl_launch){ .plan = &x.plan, .cgroups = &x.cgroups, .mount_fd = -1, .inside = true, .cgroupns = -1 };
+  x.launch = (struct cl_launch){ .plan = &x.plan, .cgroups = &x.cgroups, .mount_fd = -1, .caller_fd = -1, .inside = true, .cgroupns = -1 };
   x.launch.self_fd = sys_pidfd_open (getpid (), 0);
 
   if (cl_plan_map (&x.plan, &err) < 0)
@@ -223,6 +224,9 @@ cl_main_exec (int argc, char **argv)
   close (FD_PLAN);
   read_plan (&x);
   x.launch.flags = x.flags;
+  /* A hang-up alone: what it has sent meanwhile is heard afterwards. */
+  if (x.flags & CL_OWNED)
+    x.launch.caller_fd = FD_STATUS;
   /* Opened before the namespaces change: the host's paths are not there. */
   if (cl_cgroups_open (&x.cgroups, &x.plan, false, &err) < 0
       || cl_cgroups_narrow (&x.cgroups, &err) < 0

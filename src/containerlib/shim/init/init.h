@@ -96,6 +96,8 @@ struct cl_launch
   int stdio[3];     /* -1: the container's /dev/null */
   int mount_fd;     /* the directory to attach the root at, -1 for exec */
   int self_fd;      /* pidfd of the process that launches */
+  int caller_fd;    /* what ends a start that is still under way, or -1 */
+  int caller_events;
   bool inside;      /* exec: the namespaces are joined already, but one: */
   int cgroupns;     /* exec: pidfd of a process in the cgroup namespace, or -1 */
   const struct cl_record *command; /* instead of the plan's; for health checks */

@@ -3,6 +3,7 @@
  * One clone3 into the new namespaces, and what the new process says. */
 #include "init/init.h"
 
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -86,10 +87,14 @@ clone_process (const struct cl_launch *l, int *pidfd, struct cl_error *err)
   return pid;
 }
 
-/* What the child sends until it execs: a terminal, an error, nothing. */
+/* What the child sends until it execs: a terminal, an error, nothing.  A step
+ * may block for long (a file system that hangs), but not beyond the caller. */
 static int
-listen_to (int sock, struct cl_launched *out, struct cl_error *err)
+listen_to (const struct cl_launch *l, int sock, struct cl_launched *out, struct cl_error *err)
 {
+  struct pollfd fds[2] = { { .fd = sock, .events = POLLIN },
+                           { .fd = l->caller_fd, .events = l->caller_events } };
+
   for (;;)
     {
       struct
@@ -107,9 +112,15 @@ listen_to (int sock, struct cl_launched *out, struct cl_error *err)
                             .msg_iovlen = 1,
                             .msg_control = control.buf,
                             .msg_controllen = sizeof control.buf };
-      ssize_t n = TEMP_FAILURE_RETRY_ (recvmsg (sock, &msg, MSG_CMSG_CLOEXEC));
-      struct cmsghdr *cmsg = n > 0 ? CMSG_FIRSTHDR (&msg) : NULL;
+      struct cmsghdr *cmsg;
+      ssize_t n;
 
+      if (poll (fds, 2, -1) < 0)
+        continue;
+      if (fds[0].revents == 0 && fds[1].revents != 0)
+        return cl_fail (err, CL_STAGE_SPAWN, ECANCELED, "start: its caller is gone");
+      n = TEMP_FAILURE_RETRY_ (recvmsg (sock, &msg, MSG_CMSG_CLOEXEC));
+      cmsg = n > 0 ? CMSG_FIRSTHDR (&msg) : NULL;
       if (n == 0)
         return 0;
       if (n < (ssize_t) sizeof message.head)
@@ -158,7 +169,7 @@ cl_launch (const struct cl_launch *l, struct cl_launched *out,
     }
   close (theirs);
   theirs = -1;
-  r = listen_to (mine, out, err);
+  r = listen_to (l, mine, out, err);
   if (r == 0)
     {
       /* End of file means exec, or a death before it (killed from outside, or

@@ -6,6 +6,7 @@
  * to this one process; when it is killed, the kernel ends and frees the rest. */
 #include "init/monitor.h"
 
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -199,7 +200,8 @@ int
 monitor_start (struct monitor *m, struct cl_error *err)
 {
   struct cl_launch l = { .plan = &m->plan, .cgroups = &m->cgroups, .flags = m->flags,
-                         .mount_fd = m->run_fd, .self_fd = m->self_fd };
+                         .mount_fd = m->run_fd, .self_fd = m->self_fd,
+                         .caller_fd = m->owner_fd, .caller_events = POLLIN };
   /* The groups outlive a restart, and with them their counters. */
   uint64_t oom_kills = cl_cgroups_oom_kills (&m->cgroups);
   int r;

@@ -9,8 +9,11 @@
  * the library's own headers.  The sanitizers' build uses the real one. */
 #include "small/small.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <stdarg.h>
+#include <stdint.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static int error_number;
@@ -23,15 +26,82 @@ __errno_location (void)
 
 extern int main (int argc, char **argv, char **envp);
 
+/* ---- what a loader would do -------------------------------------------- */
+
+/* Set by the linker: our own header and relocations. */
+extern const Elf64_Ehdr __ehdr_start __attribute__ ((visibility ("hidden")));
+extern const Elf64_Dyn _DYNAMIC[] __attribute__ ((visibility ("hidden")));
+
+#ifdef __x86_64__
+#define RELATIVE R_X86_64_RELATIVE
+#else
+#define RELATIVE R_AARCH64_RELATIVE
+#endif
+
+/* The program lies at an address of the kernel's choice; every pointer in its
+ * data counts from there.  Nothing that needs one may be used before. */
+static void
+relocate (void)
+{
+  uintptr_t base = (uintptr_t) &__ehdr_start;
+  const Elf64_Rela *rela = NULL;
+  size_t size = 0;
+
+  for (const Elf64_Dyn *d = _DYNAMIC; d->d_tag != DT_NULL; d++)
+    if (d->d_tag == DT_RELA)
+      rela = (const void *) (base + d->d_un.d_ptr);
+    else if (d->d_tag == DT_RELASZ)
+      size = d->d_un.d_val;
+  for (size_t i = 0; i < size / sizeof *rela; i++)
+    if ((rela[i].r_info & 0xffffffff) == RELATIVE)
+      *(uintptr_t *) (base + rela[i].r_offset) = base + rela[i].r_addend;
+}
+
+/* Constant pointers are read-only from now on. */
+static void
+protect (void)
+{
+  uintptr_t base = (uintptr_t) &__ehdr_start;
+  const Elf64_Phdr *p = (const void *) (base + __ehdr_start.e_phoff);
+
+  for (int i = 0; i < __ehdr_start.e_phnum; i++)
+    if (p[i].p_type == PT_GNU_RELRO)
+      {
+        uintptr_t start = (base + p[i].p_vaddr) & -(uintptr_t) 4096;
+        uintptr_t end = (base + p[i].p_vaddr + p[i].p_memsz) & -(uintptr_t) 4096;
+
+        if (end > start)
+          small_call (SYS_mprotect, start, end - start, PROT_READ, 0, 0, 0);
+      }
+}
+
+/* What -fstack-protector compares, a word of the kernel's random bytes. */
+uintptr_t __stack_chk_guard = 0;
+
+void __stack_chk_fail (void) __attribute__ ((noreturn));
+
+void
+__stack_chk_fail (void)
+{
+  __builtin_trap ();
+}
+
 void small_start (long *stack) __attribute__ ((noreturn, used));
 
 void
 small_start (long *stack)
 {
   int argc = stack[0];
-  char **argv = (char **) (stack + 1);
+  char **argv = (char **) (stack + 1), **envp = argv + argc + 1, **p = envp;
 
-  _exit (main (argc, argv, argv + argc + 1));
+  relocate ();
+  protect ();
+  while (*p != NULL)
+    p++;
+  for (const Elf64_auxv_t *a = (const void *) (p + 1); a->a_type != AT_NULL; a++)
+    if (a->a_type == AT_RANDOM)
+      __stack_chk_guard = *(const uintptr_t *) a->a_un.a_val;
+  _exit (main (argc, argv, envp));
 }
 
 #if defined __x86_64__
