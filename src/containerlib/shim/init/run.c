@@ -38,7 +38,8 @@ monitor_write_state (struct monitor *m)
 static int
 clamp (int64_t value)
 {
-  return value < 0 ? 0 : value > INT_MAX ? INT_MAX : value;
+  return value < 0 ? 0 : value > INT_MAX ? INT_MAX
+                                         : value;
 }
 
 static void
@@ -199,9 +200,7 @@ close_streams (struct monitor *m)
 int
 monitor_start (struct monitor *m, struct cl_error *err)
 {
-  struct cl_launch l = { .plan = &m->plan, .cgroups = &m->cgroups, .flags = m->flags,
-                         .mount_fd = m->run_fd, .self_fd = m->self_fd,
-                         .caller_fd = m->owner_fd, .caller_events = POLLIN };
+  struct cl_launch l = { .plan = &m->plan, .cgroups = &m->cgroups, .flags = m->flags, .mount_fd = m->run_fd, .self_fd = m->self_fd, .caller_fd = m->owner_fd, .caller_events = POLLIN };
   /* The groups outlive a restart, and with them their counters. */
   uint64_t oom_kills = cl_cgroups_oom_kills (&m->cgroups);
   int r;
