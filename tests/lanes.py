@@ -49,6 +49,8 @@ def main() -> int:
     parser.add_argument("--wheel", type=Path, help="the wheel that the users' environment gets")
     parser.add_argument("--lane", action="append", choices=["single-id", "user", "root"])
     options, arguments = parser.parse_known_args()
+    # So that what was made is removed when a time limit ends the run.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
     if os.geteuid() != 0:
         lane = "user" if _has_ranges(pwd.getpwuid(os.getuid()).pw_name) else "single-id"
@@ -267,13 +269,35 @@ def _workspace() -> Iterator[Path]:
     A directory that everybody may enter, removed with all that is in it.
 
     Its name is short: a test may bind a socket, whose path has 107 bytes.
+    What runs that were killed have left is removed first.
     """
+    for stale in Path("/var/tmp").glob("lanes-*"):
+        status = stale.lstat()
+        if status.st_uid == os.geteuid() and time.time() - status.st_mtime > 3600 and (fd := _lock(stale)):
+            shutil.rmtree(stale)
+            os.close(fd)
     path = Path(tempfile.mkdtemp(prefix="lanes-", dir="/var/tmp"))
     path.chmod(0o755)
+    held = _lock(path)
     try:
         yield path
     finally:
         shutil.rmtree(path)
+        if held:
+            os.close(held)
+
+
+def _lock(directory: Path) -> int | None:
+    """
+    A descriptor that holds a lock on *directory*; None when another run holds it.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
 
 
 def _environment(workspace: Path, wheel: Path | None) -> str:
