@@ -251,17 +251,20 @@ overlay_try (const struct cl_record *r, unsigned int first, bool plus,
   return mount;
 }
 
-/* "lowerdir+" is Linux 6.5; before it, all layers go into one parameter. */
+/* All layers in one parameter, which every kernel takes; those that do not fit
+ * one by one, which is Linux 6.5.  Not the other way about: an older kernel
+ * would note each start in its log. */
 static int
 overlay_mount (const struct cl_record *r, unsigned int first,
                struct cl_error *err)
 {
-  int mount = overlay_try (r, first, true, err);
+  int mount = overlay_try (r, first, false, err);
 
-  if (mount < 0 && errno == EINVAL)
+  if (mount < 0 && errno == E2BIG)
     {
       struct cl_error second;
-      mount = overlay_try (r, first, false, &second);
+
+      mount = overlay_try (r, first, true, &second);
       if (mount < 0 && second.code != EINVAL)
         *err = second;
     }
