@@ -68,7 +68,8 @@ def _rebuild(cls: type[BaseException], args: tuple[object, ...], state: dict[str
     """
     error = cls.__new__(cls, *args)
     error.args = args
-    error.__dict__.update(state)
+    for name, value in state.items():
+        setattr(error, name, value)
     return error
 
 
@@ -302,6 +303,14 @@ class KernelError(ContainerlibError, OSError):
         self.strerror = os.strerror(errno)
         self.stage = stage
         self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # OSError keeps these two outside of __dict__.
+        return _rebuild, (
+            type(self),
+            self.args,
+            self.__dict__ | {"errno": self.errno, "strerror": self.strerror},
+        )
 
     def __str__(self) -> str:
         return f"{self.args[0]}: {os.strerror(self.errno or 0)}"
