@@ -213,6 +213,16 @@ def test_nothing_to_run(image: Any, entrypoint: Any, command: Any) -> None:
         _build(command, image, entrypoint=entrypoint)
 
 
+def test_values_of_variables_do_not_show() -> None:
+    """
+    What a configuration shows of itself has names of variables, not values.
+    """
+    config = _build(environment={"PASSWORD": "s3cr3t"})
+
+    assert "PASSWORD" in repr(config)
+    assert "s3cr3t" not in repr(config)
+
+
 def test_environment_order(tmp_path: Any) -> None:
     """
     The caller's variables win over files, files over the image, None removes.

@@ -758,6 +758,20 @@ def test_environment_of_another_type(value: Any) -> None:
         p.parse_environment(value)
 
 
+@cases(
+    "value",
+    [{"A": "s3cr3t\0"}, ["=s3cr3t"], ["A=s3cr3t\0"], "A=s3cr3t", {"A": ["s3cr3t"]}, [("A", "s3cr3t")]],
+)
+def test_errors_about_variables_keep_their_values(value: Any) -> None:
+    """
+    An error about the environment never shows a value, which may be a secret.
+    """
+    with pytest.raises((InvalidOption, TypeError)) as caught:
+        p.parse_environment(value)
+
+    assert "s3cr3t" not in str(caught.value)
+
+
 def test_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Files are read as docker reads them: nothing is unquoted or trimmed.

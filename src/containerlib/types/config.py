@@ -35,6 +35,13 @@ from .values import (
 CONFIG_VERSION: Final = 1
 
 
+def _names_only(environment: Mapping[str, str]) -> str:
+    """
+    Variables without their values, which may be secrets.
+    """
+    return "{" + ", ".join(f"{name!r}: …" for name in environment) + "}"
+
+
 @attrs.frozen(kw_only=True)
 class ContainerConfig:
     """
@@ -55,7 +62,7 @@ class ContainerConfig:
     args: tuple[str, ...]
     entrypoint: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
-    environment: Mapping[str, str] = attrs.field(factory=dict)
+    environment: Mapping[str, str] = attrs.field(factory=dict, repr=_names_only)
     working_dir: str = "/"
     user: str = ""
     group_add: tuple[str, ...] = ()

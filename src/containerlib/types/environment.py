@@ -28,7 +28,8 @@ def parse_environment(value: Environment, *, option: str = "environment") -> dic
 
     A value of None, and a name without ``=`` in a list, is taken from the
     caller's environment; where that has none, the result is None, which takes
-    the image's value away.
+    the image's value away.  Errors name the variable and never show its value,
+    which may be a secret.
     """
     result: dict[str, str | None] = {}
     if isinstance(value, Mapping):
@@ -37,9 +38,14 @@ def parse_environment(value: Environment, *, option: str = "environment") -> dic
                 raise wrong_type(option, name, "names as strings")
             result[_variable(option, name)] = _value(option, name, given)
         return result
-    for item in _items(option, value, "a dictionary or a list of 'NAME=value'"):
+    accepted = "a dictionary or a list of 'NAME=value'"
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        raise TypeError(f"{option}: expected {accepted}, not {type(value).__name__}")
+    for item in value:
+        if not isinstance(item, str):
+            raise TypeError(f"{option}: expected {accepted}, not {type(item).__name__} in the list")
         name, equals, text = item.partition("=")
-        result[_variable(option, name, item)] = _value(option, name, text if equals else None)
+        result[_variable(option, name, f"{name}=…")] = _value(option, name, text if equals else None)
     return result
 
 
@@ -56,12 +62,12 @@ def _value(option: str, name: str, value: object) -> str | None:
         value = os.fspath(value)
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise TypeError(
-            f"{option}: {name}: expected text or a number, not {type(value).__name__} ({value!r:.100}); "
+            f"{option}: {name}: expected text or a number, not {type(value).__name__}; "
             "write what the program should see as a string"
         )
     text = str(value)
     if "\0" in text:
-        raise invalid(option, f"{name}={text}", "text without NUL")
+        raise invalid(option, f"{name}=…", "text without NUL")
     return text
 
 
@@ -113,9 +119,8 @@ def _read_env_file(path: str) -> dict[str, str | None]:
             continue
         name, equals, given = stripped.partition("=")
         if not name or re.search(r"\s", name) or "\0" in stripped:
-            raise invalid(
-                "env_file", f"{path}, line {number}: {stripped}", "NAME=value, the name without white space"
-            )
+            # Not the line: it may be the second one of a secret.
+            raise invalid("env_file", f"{path}, line {number}", "NAME=value, the name without white space")
         if equals:
             result[name] = given
         elif name in os.environ:
