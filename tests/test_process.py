@@ -78,6 +78,9 @@ class Helper:
         self.socket.close()
         return 0
 
+    def poll(self) -> int | None:
+        return None if any(thread.is_alive() for thread in self.threads) else self.wait()
+
     def close(self) -> None:
         self.popen.kill()
         self.status.close()

@@ -5,6 +5,9 @@ Interrupts that fall where a call waits for somebody else.
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
 
 def test_an_interrupted_start_ends_what_it_started(busybox, program, remains):
     """
@@ -64,3 +67,19 @@ def test_an_interrupt_ends_the_grace_period_of_a_block(busybox, program, remains
     )
     assert "interrupted removed\n" == child.end()
     assert [] == remains()
+
+
+def test_a_process_closed_before_its_end_ends_and_is_reaped(start):
+    """
+    Closing a process that runs ends it; its helper is no zombie for longer
+    than until the next process.
+    """
+    with start() as container:
+        process = container.popen(["sleep", "1000"])
+        process.close()
+        children = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+        while len(children.read_text().split()) > 1:  # the monitor stays
+            container.exec(["true"])
+        assert ["sleep", "1000"] not in [
+            list(info.args) for info in container.top() if info.pid == process.pid
+        ]

@@ -246,3 +246,22 @@ def test_without_init_the_command_is_process_1(run):
     """Without init the command itself is process 1, with init it is not."""
     assert "1\n" == run(["sh", "-c", "echo $$"]).stdout
     assert "2\n" == run(["sh", "-c", "echo $$"], init=True).stdout
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"encoding": "klingon"}, {"input": 5}, {"input": "é", "encoding": "ascii"}, {"timeout": "1"}],
+    ids=str,
+)
+def test_what_cannot_work_is_refused_before_anything_runs(run, start, options):
+    """
+    A bad encoding, input or timeout is an error that names it; the command is
+    not run, by run and exec alike.
+    """
+    name = "input" if options.get("encoding") == "ascii" else next(iter(options))
+    with pytest.raises((cl.InvalidOption, TypeError), match=name):
+        run(["true"], **options)
+    with start() as container:
+        with pytest.raises((cl.InvalidOption, TypeError), match=name):
+            container.exec(["touch", "/tmp/ran"], **options)
+        assert 1 == container.exec(["test", "-e", "/tmp/ran"], check=False).exit_code

@@ -16,6 +16,7 @@ from containerlib.runtime import exec as run_inside
 from containerlib.runtime import follow, logs
 from containerlib.runtime.attachment import Attachment
 from containerlib.runtime.client import MonitorGone
+from containerlib.runtime.exchange import check as check_exchange
 from containerlib.types import Completed, parse_command, parse_environment, parse_user
 from containerlib.types.parsing import parse_working_dir
 
@@ -100,6 +101,7 @@ class Inside(Described):
             CommandNotFound: There is no such command inside.
             Conflict: The container does not run.
         """
+        input = check_exchange(input, timeout, encoding)
         process = self._start(
             command,
             user=user,
@@ -139,6 +141,7 @@ class Inside(Described):
         With *tty* it has a terminal of its own, *size* rows and columns.  It
         is killed when this process ends, unless *detach* is true.
         """
+        check_exchange(None, None, encoding)
         return self._start(
             command,
             user=user,

@@ -23,6 +23,7 @@ from containerlib.errors import (
 )
 from containerlib.runtime.attachment import Attachment
 from containerlib.runtime.client import Deadline, MonitorGone
+from containerlib.runtime.exchange import check as check_exchange
 from containerlib.runtime.exchange import exchange
 from containerlib.shim import forks
 from containerlib.types import Completed
@@ -55,6 +56,7 @@ def run(
     if options.get("detach"):
         message = "detach=True contradicts run(), which waits: use Container.run(..., detach=True)"
         raise InvalidOption(message, subject="detach")
+    input = check_exchange(input, timeout, encoding)
     settled: ContainerOptions = {**options, "auto_remove": True}
     id_ = creation.new_id()
     try:

@@ -8,17 +8,21 @@ has bytes is read, until the process has ended and its output with it.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import os
 import select
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import attrs
 
-from containerlib.errors import ContainerTimeout
+from containerlib.errors import ContainerTimeout, InvalidOption
 from containerlib.runtime.client import Deadline, MonitorClient, exit_state
 from containerlib.shim import Msg, State, forks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Input = bytes | str | IO[Any]
 
@@ -61,13 +65,39 @@ def exchange(
     Raises:
         ContainerTimeout: *deadline* came first; carries the output so far.
     """
-    run = _Exchange(status, Source(input, encoding), deadline or Deadline(None), terminal)
+    run = _Exchange(status, deadline or Deadline(None), terminal)
     try:
-        run.open(stdin, stdout, stderr)
+        run.open(stdin, stdout, stderr, lambda: Source(input, encoding))
         run.loop()
     finally:
         run.close()
     return Exchanged(run.output(stdout), run.output(stderr), run.state)
+
+
+def check(input: Input | None, timeout: float | None, encoding: str | None) -> Input | None:
+    """
+    Refuse what would only fail when the process runs already; the input, text
+    encoded.
+
+    Raises:
+        InvalidOption: There is no such encoding, or it lacks a character of the input.
+    """
+    if encoding is not None:
+        try:
+            codecs.lookup(encoding)
+        except LookupError:
+            message = f"encoding: {encoding!r} cannot be used: expected a codec that Python knows, or None"
+            raise InvalidOption(message, subject="encoding") from None
+    if timeout is not None and not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout: expected seconds or None, not {type(timeout).__name__} ({timeout!r:.100})")
+    if isinstance(input, str):
+        try:
+            return input.encode(encoding or "utf-8")
+        except UnicodeEncodeError as error:
+            message = f"input: cannot be written as {error.encoding}: {error.reason} at {error.start}"
+            raise InvalidOption(message, subject="input") from None
+    Source(input, "utf-8")
+    return input
 
 
 class _Exchange:
@@ -75,9 +105,10 @@ class _Exchange:
     One call of :func:`exchange`.
     """
 
-    def __init__(self, status: MonitorClient, source: Source, deadline: Deadline, terminal: bool) -> None:
+    source: Source
+
+    def __init__(self, status: MonitorClient, deadline: Deadline, terminal: bool) -> None:
         self.status = status
-        self.source = source
         self.deadline = deadline
         self.terminal = terminal
         self.poller = select.poll()
@@ -88,11 +119,14 @@ class _Exchange:
         self.running = True
         self.state: State | None = None
 
-    def open(self, stdin: int | None, stdout: int | None, stderr: int | None) -> None:
+    def open(
+        self, stdin: int | None, stdout: int | None, stderr: int | None, source: Callable[[], Source]
+    ) -> None:
         """
         Take the descriptors over.
         """
         self.feed = stdin
+        self.source = source()
         self.outputs = [stdout, stderr]
         for fd in (stdout, stderr):
             if fd is not None:

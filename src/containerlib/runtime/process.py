@@ -42,6 +42,17 @@ class Helper(Protocol):
         Reap it.
         """
 
+    def poll(self) -> int | None:
+        """
+        Reap it if it has ended.
+        """
+
+
+_left: list[Helper] = []
+"""
+Helpers of processes that were closed before their end: reaped by the next one.
+"""
+
 
 class Process:
     """
@@ -68,6 +79,10 @@ class Process:
         encoding: str | None = "utf-8",
         errors: str = "replace",
     ) -> None:
+        for left in list(_left):
+            if left.poll() is not None:
+                with contextlib.suppress(ValueError):  # another thread was faster
+                    _left.remove(left)
         self.args = args
         self.pid = pid
         self._status = status
@@ -265,8 +280,12 @@ class Process:
 
     def close(self) -> None:
         """
-        Close the streams and the connection; the process is left alone.
+        Close the streams and the connection, which ends the process unless it
+        is detached.
         """
+        if self._helper is not None and self._state is None and not self._lost:
+            _left.append(self._helper)
+            self._helper = None
         for stream in (self.stdin, self.stdout, self.stderr):
             if stream is not None:
                 with contextlib.suppress(OSError):  # a full or broken pipe: the bytes have no reader
