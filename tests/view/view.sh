@@ -6,8 +6,8 @@ section () { echo "=== $1"; }
 # First, before this script has opened anything.
 section fds
 for fd in 0 1 2 3 4 5 6 7 8 9; do
-  # 10 and above are the shell's own.
-  target=$(readlink /proc/$$/fd/$fd) && echo "$fd $target"
+  # 10 and above are the shell's own.  No $(...): the shell may not have closed its end yet.
+  [ -L /proc/$$/fd/$fd ] && printf '%s ' $fd && readlink /proc/$$/fd/$fd
 done
 
 section status
