@@ -118,9 +118,10 @@ step (struct cl_child *c, const struct cl_record *r, struct cl_error *err)
       return cl_pivot (c, err);
     case CL_OP_KEYRING:
       /* Without a keyring of its own the container would read the caller's.
-       * ENOSYS: a kernel or an outer filter without keyrings has none. */
+       * ENOSYS and EPERM: a kernel or an outer filter without keyrings has
+       * none. */
       if (syscall (SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, cl_record_str (r, 0, NULL)) < 0
-          && errno != ENOSYS && errno != EPERM && errno != EDQUOT)
+          && errno != ENOSYS && errno != EPERM)
         return cl_fail (err, CL_STAGE_NAMESPACE, errno, "session keyring");
       return 0;
     case CL_OP_USER:
