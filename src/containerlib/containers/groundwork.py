@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from containerlib.images import host_layout
-from containerlib.runtime import cgroups
+from containerlib.runtime import cgroups, idmap
 
 if TYPE_CHECKING:
     from containerlib.engine import Engine
@@ -36,7 +36,7 @@ def compile_cgroups(engine: Engine, config: ContainerConfig) -> cgroups.CgroupPl
         devices=config.devices,
         parent=config.cgroup_parent,
         privileged=config.privileged,
-        rootless=engine.rootless,
+        rootless=engine.rootless or idmap.in_userns(),
     )
 
 
@@ -55,7 +55,9 @@ def layout_of(engine: Engine, hide: tuple[str, ...]) -> HostLayout:
     """
     The host's root file system as this engine shows it.
     """
-    return host_layout(rootless=engine.rootless, hide=hide, engine_paths=(engine.root, engine.run_root))
+    return host_layout(
+        rootless=engine.rootless or idmap.in_userns(), hide=hide, engine_paths=(engine.root, engine.run_root)
+    )
 
 
 def network_files(config: ContainerConfig) -> dict[str, bytes]:

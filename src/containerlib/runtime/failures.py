@@ -75,6 +75,12 @@ def start_error(error: CError, *, subject: str, image: str, path: str | None = N
     if stage is Stage.NAMESPACE and code in (errno.EPERM, errno.ENOSPC, errno.EUSERS):
         message = f"{where}: {text}: {reason}; this host refuses a namespace, see containerlib.info()"
         return NotSupported(message, subject=subject)
+    if text.startswith("make a user namespace") and code in (errno.EPERM, errno.ENOSPC, errno.EUSERS):
+        message = (
+            f"{where}: {text}: {reason}; inside a container, start that one privileged; else see "
+            "/proc/sys/user/max_user_namespaces and /proc/sys/kernel/unprivileged_userns_clone"
+        )
+        return NotSupported(message, subject=subject)
     if stage is Stage.SYSCTL:
         return StartFailed(f"{where}: {text}: {reason}; the kernel refuses this sysctl here", **details)
     return KernelError(

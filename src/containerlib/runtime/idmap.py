@@ -72,6 +72,18 @@ def in_userns() -> bool:
     return rows != [(0, 0, 4294967295)]
 
 
+def has_one_group() -> bool:
+    """
+    Whether this process's user namespace maps a single group: others, such as
+    that of terminals, do not exist here.
+    """
+    try:
+        with open("/proc/self/gid_map", encoding="ascii") as file:
+            return sum(int(line.split()[2]) for line in file) == 1
+    except FileNotFoundError:
+        return False
+
+
 def read_ranges(path: str, user: str, uid: int) -> list[tuple[int, int]]:
     """
     The (start, length) ranges that *path*, /etc/subuid or /etc/subgid, grants.

@@ -226,11 +226,12 @@ def _compile(launch: Launch, fds: list[int], opened: list[int]) -> Plan:
 
     userns = mapping.userns or idmap.in_userns()
     rootfs.add_root(plan, launch.root, volatile=config.auto_remove, userns=userns)
+    single_id = mapping.kind == "single" or (not mapping.userns and idmap.has_one_group())
     shm = -1
     if config.ipc.startswith("container:"):
         shm = _pass(fds, launch.peers["ipc"].pidfd)
     rootfs.add_standard_mounts(
-        plan, config, launch.cgroups, single_id=mapping.kind == "single", userns=userns, shm_pidfd=shm
+        plan, config, launch.cgroups, single_id=single_id, userns=userns, shm_pidfd=shm
     )
     rootfs.add_devices(plan, config, userns=userns)
     rootfs.add_network_files(plan, launch.network_files, config.mounts, read_only=config.read_only)
