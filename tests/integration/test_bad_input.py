@@ -48,7 +48,7 @@ AT_CREATION = {
     "volume target": ({"volumes": {"/tmp": "relative"}}, InvalidOption, "relative"),
     "tmpfs": ({"tmpfs": {"/x": "size=lots"}}, InvalidOption, "lots"),
     "shm_size": ({"shm_size": "big"}, InvalidOption, "big"),
-    "environment": ({"environment": ["=x"]}, InvalidOption, "=x"),
+    "environment": ({"environment": ["=x"]}, InvalidOption, "=…"),
     "host name": ({"hostname": "a_b c"}, InvalidOption, "a_b c"),
     "health check": ({"healthcheck": {"test": "true", "interval": "often"}}, InvalidOption, "often"),
     "grace period": ({"stop_grace_period": "-1s"}, InvalidOption, "-1s"),
