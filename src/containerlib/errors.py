@@ -130,6 +130,9 @@ class InvalidOption(ContainerlibError, ValueError):
 class CommandFailed(ContainerlibError):
     """
     A command ended with a non-zero exit code and *check* was true.
+
+    *args* is the command, as in :class:`Completed`, and not, as in other
+    exceptions, the message; that is what ``str`` gives.
     """
 
     def __init__(
@@ -143,10 +146,14 @@ class CommandFailed(ContainerlibError):
         subject: str | None = None,
     ) -> None:
         super().__init__(message, subject=subject)
-        self.command = args
+        self.message = message
+        self.args = self.command = args
         self.exit_code = exit_code
         self.stdout = stdout
         self.stderr = stderr
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class ContainerTimeout(ContainerlibError, TimeoutError):

@@ -179,6 +179,14 @@ def test_exec_with_a_terminal(start):
     assert ("/dev/pts/0\r\nxterm\r\ne\r\n", "") == (done.stdout, done.stderr)
 
 
+def test_exec_timeout_ends_the_children_too(start, eventually):
+    """A timed out exec leaves nothing that its command had started."""
+    container = start()
+    with pytest.raises(ContainerTimeout):
+        container.exec(["sh", "-c", "sleep 1004; echo"], timeout=0.5)
+    eventually(lambda: [] == [p for p in container.top() if "1004" in p.args])
+
+
 def test_exec_timeout(start, eventually):
     """A process that takes too long is killed, and its output so far is in the error."""
     container = start()

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
+import resource
 import socket
 
 import pytest
@@ -73,7 +75,24 @@ def test_check_raises_with_everything(run):
         run(["sh", "-c", "echo out; echo oops >&2; exit 7"])
     error = caught.value
     assert (7, "out\n", "oops\n") == (error.exit_code, error.stdout, error.stderr)
-    assert ("sh", "-c", "echo out; echo oops >&2; exit 7") == error.command
+    assert ("sh", "-c", "echo out; echo oops >&2; exit 7") == error.args
+    assert error.args == error.command
+
+
+def test_too_few_descriptors_are_a_kernel_error(run):
+    """A process without descriptors to spare is told what could not be done, and nothing stays half made."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    run(["true"])  # what is kept open is open now
+    used = set(map(int, os.listdir("/proc/self/fd")))
+    free = [number for number in range(4096) if number not in used]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[8], hard))
+    try:
+        with pytest.raises(cl.ContainerlibError) as caught:
+            run(["true"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert errno.EMFILE == caught.value.errno
+    assert 0 == run(["true"]).exit_code
 
 
 def test_death_by_a_signal_is_128_and_more(run):

@@ -6,6 +6,7 @@ Starting a container: the lock, the root, the namespaces of others, the monitor.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from containerlib import shim
 from containerlib.containers import observing
 from containerlib.containers.groundwork import compile_cgroups, late_groups, layout_of, network_files
-from containerlib.errors import Conflict, ContainerlibError, ContainerNotFound, ImageNotFound
+from containerlib.errors import Conflict, ContainerlibError, ContainerNotFound, ImageNotFound, KernelError
 from containerlib.images import library
 from containerlib.runtime import cgroups, launch
 from containerlib.runtime.client import Deadline
@@ -174,8 +175,28 @@ def start(
     Raises:
         Conflict: It runs already.
         StartFailed: The first process could not be executed.
+        KernelError: What a start needs of this process cannot be had, such as
+            descriptors.
     """
     reap()
+    try:
+        return _start(engine, config, streams, attached, size)
+    except OSError as error:
+        if isinstance(error, ContainerlibError):
+            raise
+        message = f"container {config.name} could not be started: {error.filename or 'a system call'}"
+        raise KernelError(
+            message, errno=error.errno or errno.EIO, stage="start", subject=config.name
+        ) from error
+
+
+def _start(
+    engine: Engine,
+    config: ContainerConfig,
+    streams: tuple[int, int, int] | None,
+    attached: bool,
+    size: tuple[int, int],
+) -> Started:
     id_ = config.id
     store = engine.store
     with contextlib.ExitStack() as stack:

@@ -15,7 +15,6 @@ import os
 import pwd
 import shutil
 import socket
-import threading
 
 import attrs
 
@@ -146,7 +145,6 @@ def detect() -> IdMapping:
     return IdMapping(kind="ranges", uids=_triples(uid, uids), gids=_triples(gid, gids))
 
 
-_lock = threading.Lock()
 _namespace = -1
 
 
@@ -161,9 +159,13 @@ def userns_fd() -> int | None:
     mapping = detect()
     if mapping.kind != "ranges":
         return None
-    with _lock:
+    if _namespace < 0:
+        # No lock, which a fork could freeze: of two threads one wins.
+        made = _make(mapping)
         if _namespace < 0:
-            _namespace = _make(mapping)
+            _namespace = made
+        else:
+            os.close(made)
     return _namespace
 
 

@@ -155,7 +155,20 @@ read_plan (struct exec *x)
       }
 }
 
-/* A signal, a resize is the caller's own doing on the terminal it holds. */
+/* SIGKILL is for all of it: the process leads a group of its own, in which its
+ * children are but for those that a shell's job control took out.  It is not
+ * reaped yet, so the number is still its. */
+static int
+send_signal (struct exec *x, int sig)
+{
+  int code = sys_pidfd_send_signal (x->launched.pidfd, sig) < 0 ? errno : 0;
+
+  if (sig == SIGKILL)
+    kill (-x->launched.pid, SIGKILL);
+  return code;
+}
+
+/* A signal; a resize is the caller's own doing on the terminal it holds. */
 static void
 obey (struct exec *x)
 {
@@ -166,16 +179,13 @@ obey (struct exec *x)
     {
       /* The caller is gone, or has let go of a process that is to live on. */
       if (x->flags & CL_OWNED)
-        sys_pidfd_send_signal (x->launched.pidfd, SIGKILL);
+        send_signal (x, SIGKILL);
       shutdown (FD_STATUS, SHUT_RDWR);
       x->flags |= CL_DAEMONIZE;
       return;
     }
   if (n == sizeof head && head.type == CL_MSG_KILL)
-    {
-      int answer = sys_pidfd_send_signal (x->launched.pidfd, head.arg) < 0 ? errno : 0;
-      cl_send (FD_STATUS, CL_MSG_ACK, answer, NULL, 0, -1, MSG_DONTWAIT);
-    }
+    cl_send (FD_STATUS, CL_MSG_ACK, send_signal (x, head.arg), NULL, 0, -1, MSG_DONTWAIT);
 }
 
 static int
