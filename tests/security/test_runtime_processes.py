@@ -151,6 +151,8 @@ def test_an_entrypoint_that_names_the_helper(
     An entrypoint that makes the helper execute itself gets nowhere, and the
     installed file stays as it is (CVE-2019-5736).
     """
+    if os.environ.get("CONTAINERLIB_TEST_SANITIZE"):
+        pytest.skip("the sanitizers' helper is linked dynamically: it cannot start inside at all")
 
     def change(top: Path) -> None:
         (top / "entry").write_text(line + "exec 3<>/proc/self/exe\n", encoding="utf-8")
