@@ -13,6 +13,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,14 +177,31 @@ def _busybox_rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top
 
 
+@pytest.fixture(scope="session", name="busybox_archive")
+def _busybox_archive(busybox_rootfs: Path) -> Path:
+    """
+    The same as a tar whose files are root's, whoever runs the tests.
+    """
+
+    def owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid = member.gid = 0
+        member.uname = member.gname = ""
+        return member
+
+    path = busybox_rootfs.with_suffix(".tar")
+    with tarfile.open(path, "w") as archive:
+        archive.add(busybox_rootfs, ".", filter=owned_by_root)
+    return path
+
+
 @pytest.fixture(name="busybox")
-def _busybox(engine: object, busybox_rootfs: Path) -> object:
+def _busybox(engine: object, busybox_archive: Path) -> object:
     """
     The image `busybox` in the test's engine.
     """
     from containerlib.image import Image
 
-    return Image.from_rootfs(busybox_rootfs, tag="busybox", engine=engine)
+    return Image.from_rootfs(busybox_archive, tag="busybox", engine=engine)
 
 
 # ---- nothing is left behind -----------------------------------------------
