@@ -9,9 +9,10 @@ Three lanes, each told to the tests by ``CONTAINERLIB_TEST_LANE``:
 ``root``
     As root, with the interpreter that runs this file.
 ``user``
-    As a user with ranges in /etc/subuid and /etc/subgid.
+    As a user with ranges in /etc/subuid and /etc/subgid, and with control
+    groups that it may divide.
 ``single-id``
-    As a user with none; containers have one user and one group.
+    As a user with neither; containers have one user, one group, no limits.
 
 As root all three run; the two users are made when they are missing and
 deleted afterwards.  Root's interpreter may stand where nobody else may
@@ -23,6 +24,7 @@ ordinary user, the one lane that fits this user runs, as it is.
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import os
 import pwd
@@ -33,12 +35,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parent.parent
 USERS = {"user": "containerlib-test", "single-id": "containerlib-single"}
 SUBIDS = 65536
+DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads", "tasks")
 PYTEST = ("-m", "pytest", "-p", "no:cacheprovider")
 
 
@@ -86,7 +89,8 @@ def _run(command: Sequence[str], *, lane: str) -> int:
 
 
 def _run_as_user(lane: str, workspace: Path, python: str, arguments: Sequence[str]) -> int:
-    with _alone(), _user(lane) as user:
+    # With limits of its own in one lane, without any in the other.
+    with _alone(), _user(lane) as user, _delegated(user) if lane == "user" else nullcontext():
         home = workspace / lane
         home.mkdir(mode=0o700)
         for name in ("run", "tmp"):
@@ -131,6 +135,70 @@ def _run_as_user(lane: str, workspace: Path, python: str, arguments: Sequence[st
         if left:
             print(f"still running after lane {lane}: {'; '.join(left)}", file=sys.stderr)
         return code or bool(left)
+
+
+@contextmanager
+def _delegated(user: pwd.struct_passwd) -> Iterator[None]:
+    """
+    Run what is started here in control groups that *user* may divide, removed afterwards.
+    """
+    made: list[Path] = []
+    try:
+        for own in _own_groups():
+            group = own / "containerlib-lane"
+            try:
+                group.mkdir(exist_ok=True)
+            except OSError as error:
+                print(f"without {own}: {error.strerror}", flush=True)
+                continue
+            made.append(group)
+            # A group of cpuset's takes nobody before it has these.
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                if (group / name).exists() and (group / "tasks").exists():
+                    (group / name).write_bytes((own / name).read_bytes())
+            for path in (group, *(group / name for name in DELEGATED)):
+                if path.exists():
+                    os.chown(path, user.pw_uid, user.pw_gid)
+            (group / "cgroup.procs").write_text("0", encoding="utf-8")
+        yield
+    finally:
+        for group in made:
+            (group.parent / "cgroup.procs").write_text("0", encoding="utf-8")
+            for directory, _, _ in os.walk(group, topdown=False):
+                _remove_group(directory)
+
+
+def _remove_group(directory: str) -> None:
+    """
+    Remove a control group; one whose last process was just killed is busy for a moment.
+    """
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            return os.rmdir(directory)
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _own_groups() -> list[Path]:
+    """
+    The control group of this process in each hierarchy.
+    """
+    lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    inside = dict(line.split(":", 2)[1:] for line in lines)
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        fields, _, kind = line.partition(" - ")
+        root, target = fields.split()[3:5]
+        name, options = kind.split()[0], set(kind.split()[-1].split(","))
+        for controllers, path in inside.items():
+            if (name == "cgroup" and controllers and set(controllers.split(",")) <= options) or (
+                name == "cgroup2" and not controllers
+            ):
+                found.append(Path(target) / os.path.relpath(path, root))
+    return found
 
 
 def _share(directory: Path, workspace: Path) -> str:
