@@ -152,7 +152,14 @@ def _busybox_rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     if not os.access(BUSYBOX, os.X_OK):
         pytest.skip(f"{BUSYBOX} is not installed (Debian: busybox-static)")
-    top = tmp_path_factory.mktemp("busybox") / "rootfs"
+    old = os.umask(0o022)
+    try:
+        return _make_busybox(tmp_path_factory.mktemp("busybox") / "rootfs")
+    finally:
+        os.umask(old)
+
+
+def _make_busybox(top: Path) -> Path:
     for name in ("bin", "dev", "etc", "home/user", "proc", "root", "sys", "tmp", "usr/bin", "var/tmp"):
         (top / name).mkdir(parents=True)
     for name in ("tmp", "var/tmp"):
