@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -152,14 +152,7 @@ def _busybox_rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     if not os.access(BUSYBOX, os.X_OK):
         pytest.skip(f"{BUSYBOX} is not installed (Debian: busybox-static)")
-    old = os.umask(0o022)
-    try:
-        return _make_busybox(tmp_path_factory.mktemp("busybox") / "rootfs")
-    finally:
-        os.umask(old)
-
-
-def _make_busybox(top: Path) -> Path:
+    top = tmp_path_factory.mktemp("busybox") / "rootfs"
     for name in ("bin", "dev", "etc", "home/user", "proc", "root", "sys", "tmp", "usr/bin", "var/tmp"):
         (top / name).mkdir(parents=True)
     for name in ("tmp", "var/tmp"):
@@ -184,21 +177,34 @@ def _make_busybox(top: Path) -> Path:
     return top
 
 
-@pytest.fixture(scope="session", name="busybox_archive")
-def _busybox_archive(busybox_rootfs: Path) -> Path:
+@pytest.fixture(scope="session", name="as_archive")
+def _as_archive() -> Callable[[Path], Path]:
     """
-    The same as a tar whose files are root's, whoever runs the tests.
+    Pack a directory into a tar beside it, the same whoever runs the tests, with whatever umask.
     """
 
-    def owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    def settled(member: tarfile.TarInfo) -> tarfile.TarInfo:
         member.uid = member.gid = 0
         member.uname = member.gname = ""
+        if not member.mode & 0o1000:
+            member.mode &= ~0o022
         return member
 
-    path = busybox_rootfs.with_suffix(".tar")
-    with tarfile.open(path, "w") as archive:
-        archive.add(busybox_rootfs, ".", filter=owned_by_root)
-    return path
+    def pack(directory: Path) -> Path:
+        path = directory.with_suffix(".tar")
+        with tarfile.open(path, "w") as archive:
+            archive.add(directory, ".", filter=settled)
+        return path
+
+    return pack
+
+
+@pytest.fixture(scope="session", name="busybox_archive")
+def _busybox_archive(busybox_rootfs: Path, as_archive: Callable[[Path], Path]) -> Path:
+    """
+    The same as a tar.
+    """
+    return as_archive(busybox_rootfs)
 
 
 @pytest.fixture(name="busybox")

@@ -9,7 +9,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
@@ -56,13 +56,15 @@ table = _load(TREE / "tests/view/table.py")
 
 
 @pytest.fixture(name="image", scope="module")
-def _image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[cl.Engine, cl.Image]]:
+def _image(
+    tmp_path_factory: pytest.TempPathFactory, as_archive: Callable[[Path], Path]
+) -> Iterator[tuple[cl.Engine, cl.Image]]:
     if shutil.which("cc") is None or not os.access(table.BUSYBOX, os.X_OK):
         pytest.skip("needs a C compiler and busybox-static")
     top = tmp_path_factory.mktemp("view")
     table.build_rootfs(top / "rootfs")
     engine = cl.Engine(top / "root", top / "run")
-    image = cl.Image.from_rootfs(top / "rootfs", tag="view", engine=engine)
+    image = cl.Image.from_rootfs(as_archive(top / "rootfs"), tag="view", engine=engine)
     yield engine, image
     image.remove(force=True)
 
