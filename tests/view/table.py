@@ -39,6 +39,9 @@ def build_rootfs(top: Path) -> None:
     """
     for name in ("bin", "etc", "root", "tmp", "usr/bin"):
         (top / name).mkdir(parents=True)
+    # Whatever the umask: the modes are part of the view.
+    for directory in (top, *(path for path in top.rglob("*") if path.is_dir())):
+        directory.chmod(0o755)
     (top / "tmp").chmod(0o1777)
     shutil.copy(BUSYBOX, top / "bin/busybox")
     applets = subprocess.run([BUSYBOX, "--list"], check=True, capture_output=True, text=True).stdout.split()
@@ -51,6 +54,8 @@ def build_rootfs(top: Path) -> None:
     (top / "view").chmod(0o755)
     source, program = str(HERE / "verdicts.c"), str(top / "verdicts")
     subprocess.run(["cc", "-O1", "-static", "-pthread", "-o", program, source], check=True)
+    for name in ("etc/passwd", "etc/group"):
+        (top / name).chmod(0o644)
 
 
 def parse(text: str, *, container_id: str, limits: str) -> dict[str, str]:
